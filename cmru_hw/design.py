@@ -1,0 +1,232 @@
+"""What is to be built: stages of primitives in signal order, in SI units. Immutable; saves and loads equal.
+
+A `Design` knows how model inputs become currents (`encode`) and currents become logits (`decode`); the
+behavioural model and the SPICE netlist are both read off its stages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from cmru_hw.config import Strict, read_yaml, to_yaml, validate, write_atomically
+from cmru_hw.errors import ConfigError
+from cmru_hw.primitives.device import Array, DeviceArray
+from cmru_hw.primitives.latch import Latch
+from cmru_hw.primitives.mirror import Input, Mirror, Signal, Term
+from cmru_hw.technology import Technology, load_technology
+
+Stage = Input | Mirror | Latch
+Pool = Literal["mean", "last", "vote"]
+Boundary = Literal["full", "core"]
+Decisions = NDArray[np.int64]
+
+
+class Facts(Strict):
+    """What a design is, besides its stages. SI units."""
+
+    technology: str
+    unit: str  # the recurrent unit, as in network.yaml
+    boundary: Boundary  # full: input currents to logit currents; core: the recurrent layers alone
+    pool: Pool
+    num_classes: Annotated[int, Field(ge=1)]
+    input_size: Annotated[int, Field(ge=1)]
+    unit_current: Annotated[float, Field(gt=0)]  # A for one model unit
+    quiescent_current: Annotated[float, Field(ge=0)]  # A added to both currents of an input pair
+    frame_period: Annotated[float, Field(gt=0)]  # s
+    ramp: Annotated[float, Field(gt=0)]  # s, in which inputs move to a new frame's value
+    supply: Annotated[float, Field(gt=0)]  # V
+    inputs: list[str]  # names of the positive and the negative input stage
+    outputs: list[str]  # names of the positive and the negative output stage
+    states: list[str]  # names of the stages that hold the state, by layer
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """`facts`, the `stages` in signal order, and for the core boundary the matrices left to software."""
+
+    facts: Facts
+    stages: tuple[Stage, ...]
+    software: dict[str, Array] = field(default_factory=dict)  # projection/readout weight and bias, float64
+
+    def __post_init__(self) -> None:
+        seen: dict[str, Signal] = {}
+        for stage in self.stages:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", stage.name) or stage.name in seen:
+                raise ConfigError(f"design: stage name {stage.name!r} is not a plain new name")
+            for name, shape in _taken(stage):
+                if name not in seen:
+                    raise ConfigError(f"design: stage {stage.name} takes {name!r}, which is not before it")
+                if shape != (stage.size, seen[name].size):
+                    raise ConfigError(f"design: stage {stage.name} takes {name!r} with shape {shape}")
+            seen[stage.name] = stage
+        facts = self.facts
+        for name in (*facts.inputs, *facts.outputs, *facts.states):
+            if name not in seen:
+                raise ConfigError(f"design: there is no stage called {name!r}")
+
+    @cached_property
+    def technology(self) -> Technology:
+        """The technology card."""
+        return load_technology(self.facts.technology)
+
+    @cached_property
+    def signals(self) -> dict[str, Stage]:
+        """Stages by name."""
+        return {stage.name: stage for stage in self.stages}
+
+    @property
+    def latches(self) -> list[Latch]:
+        """The stages that hold the state, by layer."""
+        return [stage for stage in (self.signals[name] for name in self.facts.states) if isinstance(stage, Latch)]
+
+    def devices(self) -> dict[str, DeviceArray]:
+        """Every transistor, as `{stage}.{part}`; the one list that mismatch, area and count are made from."""
+        return {
+            f"{stage.name}.{part}": array
+            for stage in self.stages
+            for part, array in stage.devices(self.technology).items()
+        }
+
+    @property
+    def transistors(self) -> int:
+        """Unit transistors in all."""
+        return sum(array.count for array in self.devices().values())
+
+    @property
+    def area(self) -> float:
+        """Active area in m^2: W L of every transistor, no layout."""
+        return sum(array.area for array in self.devices().values())
+
+    def encode(self, x: Array) -> dict[str, Array]:
+        """Input currents (A) by input stage, [..., T, n], from model inputs [..., T, I]."""
+        facts = self.facts
+        signed = x
+        if facts.boundary == "core":
+            signed = x @ self.software["projection.weight"].T + self.software["projection.bias"]
+        current = signed * facts.unit_current
+        positive, negative = facts.inputs
+        return {
+            positive: np.maximum(current, 0.0) + facts.quiescent_current,
+            negative: np.maximum(-current, 0.0) + facts.quiescent_current,
+        }
+
+    def decode(self, positive: Array, negative: Array) -> Array:
+        """Logits [..., C] from the output current pair (A)."""
+        value = (positive - negative) / self.facts.unit_current
+        if self.facts.boundary == "core":
+            return value @ self.software["readout.weight"].T + self.software["readout.bias"]
+        return value
+
+    def save(self, folder: Path) -> None:
+        """Write `design.yaml` and `design.safetensors`."""
+        arrays: dict[str, NDArray[Any]] = {f"software.{k}": v for k, v in self.software.items()}
+        structure = [_dump_stage(stage, arrays) for stage in self.stages]
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        write_atomically(folder / "design.safetensors", save_tensors(contiguous))
+        write_atomically(
+            folder / "design.yaml",
+            to_yaml(
+                {
+                    "transistors": self.transistors,
+                    "area_m2": float(f"{self.area:.6g}"),
+                    "facts": self.facts.model_dump(),
+                    "stages": structure,
+                }
+            ),
+        )
+
+
+def load_design(folder: Path) -> Design:
+    """The design saved in a folder. Raises ConfigError naming the file and what is wrong with it."""
+    path = folder / "design.yaml"
+    content = read_yaml(path)
+    for key in ("facts", "stages"):
+        if key not in content:
+            raise ConfigError(f"{path}: {key}: missing")
+    facts = validate(Facts, content["facts"], path)
+    tensors_path = folder / "design.safetensors"
+    try:
+        arrays = load_tensors(tensors_path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{tensors_path}: cannot be read: {error.strerror}") from error
+    except (SafetensorError, ValueError) as error:
+        raise ConfigError(f"{tensors_path}: not a safetensors file: {error}") from error
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ConfigError(f"{tensors_path}: {name}: holds NaN or infinity")
+    try:
+        stages = tuple(_load_stage(entry, arrays) for entry in content["stages"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: stages: {error} is missing or malformed") from error
+    prefix = "software."
+    software = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    return Design(facts, stages, software)
+
+
+_KINDS: dict[str, type[Input] | type[Mirror] | type[Latch]] = {
+    cls.kind: cls for cls in (Input, Mirror, Latch)
+}
+
+
+def _taken(stage: Stage) -> Iterator[tuple[str, tuple[int, ...]]]:
+    if isinstance(stage, Mirror):
+        for term in stage.terms:
+            yield term.source, term.units.shape
+    elif isinstance(stage, Latch):
+        yield stage.candidate, (stage.size, len(stage.i_threshold))
+
+
+def _dump_stage(stage: Stage, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """A stage as YAML values; its arrays go to `arrays` under `{stage}.{field}`."""
+    entry: dict[str, Any] = {"kind": stage.kind}
+    for name in stage.__dataclass_fields__:
+        value = getattr(stage, name)
+        if name == "terms":
+            entry["terms"] = [term.source for term in value]
+            for term in value:
+                arrays[f"{stage.name}.{term.source}.units"] = term.units
+                arrays[f"{stage.name}.{term.source}.trained"] = term.trained
+        elif isinstance(value, np.ndarray):
+            arrays[f"{stage.name}.{name}"] = value
+        else:
+            entry[name] = value
+    return entry
+
+
+def _load_stage(entry: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Stage:
+    entry = dict(entry)
+    cls = _KINDS[entry.pop("kind")]
+    name = entry["name"]
+    if "terms" in entry:
+        entry["terms"] = tuple(
+            Term(source, arrays[f"{name}.{source}.units"], arrays[f"{name}.{source}.trained"])
+            for source in entry["terms"]
+        )
+    for field_name in cls.__dataclass_fields__:
+        if field_name not in entry:
+            entry[field_name] = arrays[f"{name}.{field_name}"]
+    return cls(**entry)
+
+
+def pool_decisions(logits: Array, lengths: Decisions, pool: Pool) -> Decisions:
+    """Decision [B] from frame logits [B, T, C] and valid lengths [B]; ties go to the lowest class."""
+    frames = np.arange(logits.shape[-2])
+    if pool == "last":
+        scores = np.take_along_axis(logits, (lengths - 1)[:, None, None], axis=-2)[:, 0]
+    else:
+        valid = (frames < lengths[:, None])[..., None]
+        votes = np.eye(logits.shape[-1])[np.argmax(logits, -1)] if pool == "vote" else logits
+        scores = np.where(valid, votes, 0.0).sum(-2) / lengths[:, None]
+    return np.argmax(scores, -1)

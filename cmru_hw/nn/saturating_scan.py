@@ -1,0 +1,126 @@
+"""The saturating counter s_t = clip(s_{t-1} + b_t, -limit, limit): what a bank of latches does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numba import njit, prange
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cmru_hw.nn.scan import LANES, check_scan_input, runs_compiled, tree_scan
+
+
+def clipped_scan(b: Tensor, s0: Tensor, limit: float) -> Tensor:
+    """s_t = clip(s_{t-1} + b_t, -limit, limit) along axis 1, with s_{-1} = s0.
+
+    b: [B, T, N], T >= 1; s0: [B, N]; limit > 0. Returns [B, T, N].
+    The gradient passes, as in `torch.clamp`, where the sum is not clipped (|s_{t-1} + b_t| <= limit).
+    Off the CPU the scan is log-depth: clamped additions compose, (d1, l1, h1) then (d2, l2, h2) being
+    (d1 + d2, clip(l1 + d2, l2, h2), clip(h1 + d2, l2, h2)).
+    Raises ValueError for shapes, dtypes or devices that do not fit, or a limit that is not positive.
+
+    >>> import torch
+    >>> clipped_scan(torch.ones(1, 4, 1), torch.zeros(1, 1), 2.0).flatten().tolist()
+    [1.0, 2.0, 2.0, 2.0]
+    """
+    check_scan_input("clipped_scan", b, s0)
+    if not 0 < limit < float("inf"):
+        raise ValueError(f"clipped_scan: limit must be positive and finite, got {limit}")
+    result: Tensor = _ClippedScan.apply(b, s0, float(limit))
+    return result
+
+
+class _ClippedScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, b: Tensor, s0: Tensor, limit: float) -> Tensor:
+        if runs_compiled(b):
+            b, s0 = b.contiguous(), s0.contiguous()
+            s = torch.empty_like(b)
+            _forward_kernel(b.numpy(), s0.numpy(), _scalar(limit, b), s.numpy())
+        else:
+            s = tree_clipped_scan(b, s0, limit)
+        ctx.save_for_backward(b, s, s0)
+        ctx.limit = limit
+        return s
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        b, s, s0 = ctx.saved_tensors
+        if runs_compiled(s):
+            db = torch.empty_like(s)
+            arrays = (b, s, s0, grad.contiguous(), db)
+            _backward_kernel(_scalar(ctx.limit, b), *(array.numpy() for array in arrays))
+        else:
+            db = tree_clipped_backward(b, s, s0, ctx.limit, grad)
+        return db, db[:, 0].clone(), None
+
+
+def _scalar(value: float, like: Tensor) -> Any:
+    """`value` in the precision of `like`: a wider one would make the whole kernel wider."""
+    return like.numpy().dtype.type(value)
+
+
+@njit(parallel=True, cache=True)
+def _forward_kernel(b, s0, limit, s):  # type: ignore[no-untyped-def]
+    batch, steps, units = b.shape
+    blocks = (units + LANES - 1) // LANES
+    for job in prange(batch * blocks):
+        i = job // blocks
+        first = (job % blocks) * LANES
+        last = min(first + LANES, units)
+        for n in range(first, last):
+            s[i, 0, n] = min(max(s0[i, n] + b[i, 0, n], -limit), limit)
+        for t in range(1, steps):
+            for n in range(first, last):
+                s[i, t, n] = min(max(s[i, t - 1, n] + b[i, t, n], -limit), limit)
+
+
+@njit(parallel=True, cache=True)
+def _backward_kernel(limit, b, s, s0, grad, db):  # type: ignore[no-untyped-def]
+    nothing = limit - limit
+    batch, steps, units = s.shape
+    blocks = (units + LANES - 1) // LANES
+    for job in prange(batch * blocks):
+        i = job // blocks
+        first = (job % blocks) * LANES
+        last = min(first + LANES, units)
+        for n in range(first, last):
+            db[i, steps - 1, n] = grad[i, steps - 1, n]
+        for t in range(steps - 1, 0, -1):
+            for n in range(first, last):
+                passed = db[i, t, n] if abs(s[i, t - 1, n] + b[i, t, n]) <= limit else nothing
+                db[i, t, n] = passed
+                db[i, t - 1, n] = grad[i, t - 1, n] + passed
+        for n in range(first, last):
+            db[i, 0, n] = db[i, 0, n] if abs(s0[i, n] + b[i, 0, n]) <= limit else nothing
+
+
+def tree_clipped_scan(b: Tensor, s0: Tensor, limit: float) -> Tensor:
+    """The scan in torch operations only, log2(T) passes over (sum, lower, upper)."""
+    dtype = b.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        b, s0 = b.float(), s0.float()
+    total, low, high = b, torch.full_like(b, -limit), torch.full_like(b, limit)
+    reach = 1
+    while reach < b.shape[1]:
+        add, floor, ceiling = total[:, reach:], low[:, reach:], high[:, reach:]
+        early = (total[:, :reach], low[:, :reach], high[:, :reach])
+        late = (
+            total[:, :-reach] + add,
+            torch.clamp(low[:, :-reach] + add, floor, ceiling),
+            torch.clamp(high[:, :-reach] + add, floor, ceiling),
+        )
+        total, low, high = (torch.cat(pair, dim=1) for pair in zip(early, late, strict=True))
+        reach *= 2
+    return torch.clamp(s0.unsqueeze(1) + total, low, high).to(dtype)
+
+
+def tree_clipped_backward(b: Tensor, s: Tensor, s0: Tensor, limit: float, grad: Tensor) -> Tensor:
+    """db of the clipped scan: a linear scan backwards in time, opened where the sum was not clipped."""
+    before = torch.cat([s0.unsqueeze(1), s[:, :-1]], dim=1)
+    passes = ((before + b).abs() <= limit).to(grad.dtype)
+    from_next = torch.cat([passes[:, 1:], torch.zeros_like(passes[:, :1])], dim=1)
+    return passes * tree_scan(from_next.flip(1), grad.flip(1), torch.zeros_like(s0)).flip(1)

@@ -1,0 +1,257 @@
+"""The 9-transistor current-mode bistable latch: one FQ-BMRU cell.
+
+    bit' = 1 if c >= beta_hi,  0 if c < beta_lo,  else bit;      output = I_gain bit
+
+Node v0 receives the candidate c and, while v0 is high, a feedback I_width; it loses I_thresh. Ideally
+beta_hi = I_thresh and beta_lo = I_thresh - I_width. Measured, the upper threshold lies 1-6 % below that,
+because the feedback switch conducts a little before v0 has risen, so the programmed currents are
+pre-distorted with thresholds measured in ngspice (`LatchCalibration`).
+Source: the FQ-BMRU and its cell, arXiv 2605.15216. Circuit: `circuits/latch_9t.sub`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from scipy.interpolate import RegularGridInterpolator
+from scipy.optimize import brentq
+
+from cmru_hw.config import packaged
+from cmru_hw.errors import ConfigError
+from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
+from cmru_hw.primitives.mirror import Signal, gate, rail, reference_current, shift, transistor
+from cmru_hw.technology import Polarity, Technology
+
+if TYPE_CHECKING:
+    from PySpice.Spice.Netlist import SubCircuit
+
+SUBCIRCUIT = "latch_9t"
+REFERENCES = ("threshold", "width", "gain")
+_TRANSISTORS: dict[str, Polarity] = {
+    "m1": "p", "m2": "n", "m3": "n", "m5": "n", "m6": "n", "m7": "p", "m8": "n", "m9": "p",
+}  # fmt: skip
+_SWITCHES = ("m3", "m6")
+
+
+@dataclass(frozen=True, eq=False)
+class LatchCalibration:
+    """Thresholds measured in ngspice on a grid of programmed currents, as fractions of I_thresh.
+
+    `threshold` [n] (A), `ratio` [m] = I_width / I_thresh, `up` and `down` [n, m]; output currents
+    `output` [k] relative to the programmed `gain` [k] (A).
+    """
+
+    threshold: Array
+    ratio: Array
+    up: Array
+    down: Array
+    gain: Array
+    output: Array
+
+    def __post_init__(self) -> None:
+        axes = (np.log(self.threshold), self.ratio)
+        object.__setattr__(self, "_up", RegularGridInterpolator(axes, self.up))
+        object.__setattr__(self, "_down", RegularGridInterpolator(axes, self.down))
+
+    def forward(self, i_thresh: Array, i_width: Array) -> tuple[Array, Array]:
+        """Upper and lower threshold (A) of latches programmed so. Outside the grid the edge ratio serves."""
+        i_thresh, i_width = np.broadcast_arrays(i_thresh, i_width)
+        low, high = self.threshold[0], self.threshold[-1]
+        at = np.log(np.clip(i_thresh, low, high)), np.clip(i_width / i_thresh, 0.0, self.ratio[-1])
+        points = np.stack(at, axis=-1)
+        return i_thresh * self._up(points), i_thresh * self._down(points)  # type: ignore[attr-defined]
+
+    def output_gain(self, i_gain: Array) -> Array:
+        """Output current of a set latch relative to its programmed I_gain."""
+        return np.interp(np.log(np.maximum(i_gain, 1e-15)), np.log(self.gain), self.output)
+
+    def programmed(self, beta_hi: float, beta_lo: float) -> tuple[float, float]:
+        """I_thresh and I_width (A) that give these thresholds. Raises ValueError outside the grid."""
+
+        def thresholds(i_thresh: float, ratio: float) -> tuple[float, float]:
+            up, down = self.forward(np.array(i_thresh), np.array(ratio * i_thresh))
+            return float(up), float(down)
+
+        def i_thresh_for(ratio: float) -> float:
+            low, high = self.threshold[0], self.threshold[-1]
+            if not thresholds(low, ratio)[0] <= beta_hi <= thresholds(high, ratio)[0]:
+                raise ValueError(f"threshold {beta_hi:.4g} A is outside the characterised range")
+            return brentq(lambda x: thresholds(x, ratio)[0] - beta_hi, low, high, xtol=1e-18, rtol=1e-12)
+
+        if beta_lo >= beta_hi:
+            return i_thresh_for(0.0), 0.0
+        widest = float(self.ratio[-1])
+        if beta_lo <= thresholds(i_thresh_for(widest), widest)[1]:
+            ratio = widest
+        else:
+            ratio = brentq(lambda r: thresholds(i_thresh_for(r), r)[1] - beta_lo, 0.0, widest, xtol=1e-9)
+        i_thresh = i_thresh_for(ratio)
+        return i_thresh, ratio * i_thresh
+
+
+@lru_cache(maxsize=8)
+def load_calibration(technology_name: str, path: Path, model_hash: str) -> LatchCalibration:
+    """The latch calibration shipped with a card. Raises ConfigError if it was measured on other models."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        tables = {key: np.array(content[key], dtype=float) for key in LatchCalibration.__dataclass_fields__}
+        measured_on = content["provenance"]["model_hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a latch calibration: {error}") from error
+    if measured_on != model_hash:
+        raise ConfigError(
+            f"{path}: was measured on other models than {technology_name}'s "
+            f"(hash {measured_on[:12]}, models {model_hash[:12]}); characterize the latch again"
+        )
+    return LatchCalibration(**tables)
+
+
+def calibration(technology: Technology) -> LatchCalibration:
+    """The latch calibration of a technology."""
+    return load_calibration(
+        technology.name, technology.folder / technology.calibration, technology.model_hash
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Latch(Signal):
+    """A row of latches. Programmed currents in A, [size]; `initial_state` 0/1; `capacitance` on v0 in F."""
+
+    kind: ClassVar[str] = "latch"
+    candidate: str
+    i_threshold: Array
+    i_width: Array
+    i_gain: Array
+    initial_state: Units
+    capacitance: float
+
+    def devices(self, technology: Technology) -> dict[str, DeviceArray]:
+        """Every transistor by part: M1-M9 (M4 is `diode`) and the three reference diodes."""
+        one = np.ones(self.size, dtype=np.int64)
+        parts = self.signal_devices(technology)
+        for part, polarity in _TRANSISTORS.items():
+            if part in _SWITCHES:
+                parts[part] = DeviceArray(polarity, one, technology.switch)
+            else:
+                parts[part] = DeviceArray(polarity, one * technology.latch_units, technology.unit)
+        for name in REFERENCES:
+            parts[f"reference_{name}"] = DeviceArray("n", one * technology.latch_units, technology.unit)
+        return parts
+
+    def currents(
+        self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology
+    ) -> dict[str, Array]:
+        """What a chip's mismatch makes of the cell: candidate gain, `up`, `down` and `gain` (A)."""
+        per_unit = signals[self.candidate].gain_per_unit("p", shifts, technology)
+        candidate = technology.latch_units * per_unit
+        i_threshold, i_width, i_gain = self.i_threshold, self.i_width, self.i_gain
+        early = np.asarray(1.0)
+        if shifts:
+
+            def part(name: str) -> Array:
+                return strength(shifts[f"{self.name}.{name}"], _TRANSISTORS.get(name, "n"), technology)
+
+            candidate = candidate * part("m1")
+            i_threshold = i_threshold * part("m2") / part("reference_threshold")
+            i_width = i_width * part("m8") / part("reference_width") * part("m9") / part("m7")
+            i_gain = i_gain * part("m5") / part("reference_gain")
+            # The upper threshold trips early by the current at which M6's exponential meets that of v0:
+            # a shift of M6 moves v0 there by n/(n+1) of itself, the early current by exp(-dV/((n+1) U_T)).
+            n = technology.slope_factor.n
+            early = np.exp(-shifts[f"{self.name}.m6"] / ((n + 1) * technology.thermal_voltage))
+        table = calibration(technology)
+        up, down = table.forward(i_threshold, i_width)
+        return {
+            "candidate": candidate,
+            "up": i_threshold - (i_threshold - up) * early,
+            "down": down,
+            "gain": i_gain * table.output_gain(i_gain),
+            "i_threshold": i_threshold,
+            "i_width": i_width,
+        }
+
+    @staticmethod
+    def step(bit: Array, candidate: Array, currents: Mapping[str, Array]) -> Array:
+        """The bits after a frame; candidate [..., size] in A at the candidate's diode."""
+        c = candidate * _over_batch(currents["candidate"], candidate)
+        up, down = (_over_batch(currents[key], candidate) for key in ("up", "down"))
+        return np.where(c >= up, 1.0, np.where(c < down, 0.0, bit))
+
+    @staticmethod
+    def output(bit: Array, currents: Mapping[str, Array]) -> Array:
+        """Output current in A."""
+        return bit * _over_batch(currents["gain"], bit)
+
+    def supply_current(
+        self, bit: Array, candidate: Array, output: Array, currents: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Current from the supply (A): v0 never takes more than I_thresh; feedback and output when set."""
+        c = candidate * _over_batch(currents["candidate"], candidate)
+        i_threshold, i_width = (_over_batch(currents[key], bit) for key in ("i_threshold", "i_width"))
+        latch = np.minimum(c + i_width * bit, i_threshold) + i_width * bit + output
+        bias = float(self.i_threshold.sum() + self.i_width.sum() + self.i_gain.sum())
+        copies = (output * self.copied).sum(-1)
+        total = latch.sum(-1)
+        return {"latch": total, "mirror": copies, "bias": np.full_like(total, bias)}
+
+    def subcircuit(self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology) -> SubCircuit:
+        """The latches as a SPICE cell; v0 of latch j is the port `{name}_{j}_v0`."""
+        from PySpice.Spice.Netlist import SubCircuit
+
+        candidates = [gate(self.candidate, j) for j in range(self.size)]
+        stored = [self.stored(j) for j in range(self.size)]
+        cell = SubCircuit(self.name, "vdd", "vbias", *self.ports(), *stored, *candidates)
+        cell.raw_spice = self._comments()
+        self.draw_signal(cell, shifts, technology, diode=False)
+        unit, switch = technology.unit, technology.switch
+        for j in range(self.size):
+            for name in REFERENCES:
+                amperes = float(getattr(self, f"i_{name}")[j])
+                net = f"{name}_{j}"
+                reference_current(cell, net, net, "n", amperes)
+                transistor(
+                    cell, f"reference_{name}_{j}", "n", net, net, rail("n"), technology.latch_units,
+                    shift(shifts, f"{self.name}.reference_{name}", j), technology,
+                )  # fmt: skip
+            parameters = {
+                "W": f"{unit.w_um:g}u", "L": f"{unit.l_um:g}u", "WS": f"{switch.w_um:g}u",
+                "LS": f"{switch.l_um:g}u", "U": technology.latch_units, "UOUT": self.diode_units,
+                "C0": repr(self.capacitance),
+            }  # fmt: skip
+            if shifts:
+                for number in range(1, 10):
+                    part = "diode" if number == 4 else f"m{number}"
+                    parameters[f"D{number}"] = repr(shift(shifts, f"{self.name}.{part}", j))
+            nets = [f"{name}_{j}" for name in REFERENCES]
+            cell.X(
+                f"latch_{j}", SUBCIRCUIT, candidates[j], *nets, gate(self.name, j), stored[j], "vdd",
+                **parameters,
+            )  # fmt: skip
+        return cell
+
+    def stored(self, index: int) -> str:
+        """Net that holds the bit."""
+        return f"{self.name}_{index}_v0"
+
+    def _comments(self) -> str:
+        return "".join(
+            f"* {gate(self.name, j)}: I_thresh {self.i_threshold[j]:.5g} A, I_width {self.i_width[j]:.5g} A, "
+            f"I_gain {self.i_gain[j]:.5g} A\n"
+            for j in range(self.size)
+        )
+
+
+def subcircuit_file() -> Path:
+    """The text of the cell."""
+    return packaged("circuits", f"{SUBCIRCUIT}.sub")
+
+
+def _over_batch(parameter: Array, like: Array) -> Array:
+    """A parameter [..., size] or [chips, size] lined up with values [..., batch, size]."""
+    return parameter[..., None, :] if parameter.ndim == like.ndim - 1 and parameter.ndim > 1 else parameter

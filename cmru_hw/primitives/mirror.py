@@ -1,0 +1,307 @@
+"""Current mirrors: weighted sums, ReLU and bias, and the input diodes that feed them.
+
+A row of summing nodes computes, in current and for every output j,
+
+    I_j = relu( sum_i (k_ji / D) I_i + b_j ),        k whole, D the unit transistors of the input's diode.
+
+The diode at the node is the ReLU: it carries what pull-up and pull-down leave over, in one direction
+only. A `p` node (pMOS diode) is pulled down by nMOS transistors for positive contributions and pushed up
+by pMOS ones for negative contributions; an `n` node the other way round. A contribution of the polarity
+that its source does not offer comes through a copy (one more mirror). Weights are whole numbers of the
+unit transistor in parallel, because scaling W does not scale a subthreshold current.
+Mismatch: a transistor's current is off by exp(-dV_T / (n U_T)).
+Source: T. Delbruck and A. van Schaik, "Bias current generators with wide dynamic range", 2005, for unit
+transistors in subthreshold mirrors; the ReLU node was measured in ngspice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
+from cmru_hw.technology import Polarity, Technology
+
+if TYPE_CHECKING:
+    from PySpice.Spice.Netlist import SubCircuit
+
+
+def gate(source: str, index: int) -> str:
+    """Net that carries element `index` of a signal, at the polarity of its diode."""
+    return f"{source}_{index}"
+
+
+def copy_gate(source: str, index: int) -> str:
+    """Net of the same signal at the other polarity."""
+    return f"{source}_{index}_copy"
+
+
+def source_net(name: str, index: int) -> str:
+    """Source terminal of a measured diode; an ammeter ties it to its supply."""
+    return f"{name}_{index}_source"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Signal:
+    """What can be mirrored: `size` currents, each in a diode of `diode_units` transistors of `polarity`."""
+
+    name: str
+    polarity: Polarity
+    diode_units: int
+    copied: Units  # 1 where a copy of the other polarity is needed, else 0; shape [size]
+
+    @property
+    def size(self) -> int:
+        return len(self.copied)
+
+    @property
+    def other(self) -> Polarity:
+        return "n" if self.polarity == "p" else "p"
+
+    def signal_devices(self, technology: Technology) -> dict[str, DeviceArray]:
+        """The diode and, where needed, the copying transistor and its diode."""
+        diode = np.full(self.size, self.diode_units, dtype=np.int64)
+        copy = diode * self.copied
+        return {
+            "diode": DeviceArray(self.polarity, diode, technology.unit),
+            "copy": DeviceArray(self.polarity, copy, technology.unit),
+            "copy_diode": DeviceArray(self.other, copy, technology.unit),
+        }
+
+    def gain_per_unit(self, polarity: Polarity, shifts: Shifts, technology: Technology) -> Array:
+        """Current of one nominal unit transistor of `polarity`, relative to the signal; [..., size]."""
+        gain = np.asarray(1.0 / (self.diode_units * self._strength("diode", self.polarity, shifts, technology)))
+        if polarity != self.polarity:
+            gain = gain * self._strength("copy", self.polarity, shifts, technology)
+            gain = gain / self._strength("copy_diode", self.other, shifts, technology)
+        return gain
+
+    def _strength(self, part: str, polarity: Polarity, shifts: Shifts, technology: Technology) -> Array:
+        ones = np.ones(self.size)
+        return ones * strength(shifts[f"{self.name}.{part}"], polarity, technology) if shifts else ones
+
+    def draw_signal(self, cell: SubCircuit, shifts: Shifts, technology: Technology, diode: bool = True) -> None:
+        """Add the diode (unless the cell has its own) and the copies to a SPICE cell."""
+        for j in range(self.size):
+            if diode:
+                at = source_net(self.name, j) if self.measured else rail(self.polarity)
+                transistor(
+                    cell, f"diode_{j}", self.polarity, gate(self.name, j), gate(self.name, j), at,
+                    self.diode_units, shift(shifts, f"{self.name}.diode", j), technology,
+                )  # fmt: skip
+            if self.copied[j]:
+                transistor(
+                    cell, f"copy_{j}", self.polarity, copy_gate(self.name, j), gate(self.name, j),
+                    rail(self.polarity), self.diode_units, shift(shifts, f"{self.name}.copy", j), technology,
+                )  # fmt: skip
+                transistor(
+                    cell, f"copy_diode_{j}", self.other, copy_gate(self.name, j), copy_gate(self.name, j),
+                    rail(self.other), self.diode_units, shift(shifts, f"{self.name}.copy_diode", j), technology,
+                )  # fmt: skip
+
+    @property
+    def measured(self) -> bool:
+        """Whether the diode's current is read, through an ammeter at its source terminal."""
+        return False
+
+    def ports(self) -> list[str]:
+        """Nets this signal offers to others, and its ammeters."""
+        nets = [gate(self.name, j) for j in range(self.size)]
+        nets += [copy_gate(self.name, j) for j in range(self.size) if self.copied[j]]
+        if self.measured:
+            nets += [source_net(self.name, j) for j in range(self.size)]
+        return nets
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Input(Signal):
+    """Currents from outside, pushed by ideal sources into nMOS diodes (`n`) or drawn from pMOS ones (`p`)."""
+
+    kind: ClassVar[str] = "input"
+
+    def devices(self, technology: Technology) -> dict[str, DeviceArray]:
+        """Every transistor of the stage by part."""
+        return self.signal_devices(technology)
+
+    def supply_current(self, value: Array) -> dict[str, Array]:
+        """Current from the supply (A), by what draws it: the sources themselves and the copies."""
+        return {"input": value.sum(-1), "mirror": (value * self.copied).sum(-1)}
+
+    def subcircuit(self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology) -> SubCircuit:
+        """The input diodes as a SPICE cell."""
+        from PySpice.Spice.Netlist import SubCircuit
+
+        cell = SubCircuit(self.name, "vdd", "vbias", *self.ports())
+        self.draw_signal(cell, shifts, technology)
+        return cell
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """Contributions of one source: `units` [out, in], whole and signed; `trained` the weights they stand for."""
+
+    source: str
+    units: Units
+    trained: Array
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Mirror(Signal):
+    """A row of summing nodes with ReLU diodes. `bias` in A, signed; each bias has a reference of its own."""
+
+    kind: ClassVar[str] = "mirror"
+    terms: tuple[Term, ...]
+    bias: Array
+    bias_units: int
+    read: bool = False
+
+    @property
+    def measured(self) -> bool:
+        return self.read
+
+    def transistor_polarity(self, positive: bool) -> Polarity:
+        """Polarity of the transistor that makes a positive (negative) contribution at this node."""
+        return self.other if positive else self.polarity
+
+    def devices(self, technology: Technology) -> dict[str, DeviceArray]:
+        """Every transistor of the stage by part; a matrix is two arrays, one a polarity."""
+        parts = self.signal_devices(technology)
+        for term in self.terms:
+            for positive in (True, False):
+                units = np.maximum(term.units if positive else -term.units, 0)
+                parts[self.part(term, positive)] = DeviceArray(
+                    self.transistor_polarity(positive), units, technology.unit
+                )
+        for positive in (True, False):
+            units = np.where(self.bias > 0 if positive else self.bias < 0, self.bias_units, 0)
+            for part in ("bias", "bias_reference"):
+                name = f"{part}_{_SIGN[positive]}"
+                parts[name] = DeviceArray(self.transistor_polarity(positive), units, technology.unit)
+        return parts
+
+    @staticmethod
+    def part(term: Term, positive: bool) -> str:
+        """Name of the transistors that make a term's positive (negative) contributions."""
+        return f"from_{term.source}_{_SIGN[positive]}"
+
+    def ratios(
+        self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology
+    ) -> dict[tuple[str, bool], Array]:
+        """Gain of each contribution, all >= 0: {(source, positive): [..., out, in]}."""
+        gains = {}
+        for term in self.terms:
+            for positive in (True, False):
+                polarity = self.transistor_polarity(positive)
+                units = np.maximum(term.units if positive else -term.units, 0)
+                per_unit = signals[term.source].gain_per_unit(polarity, shifts, technology)
+                gain = units * per_unit[..., None, :]
+                if shifts:
+                    key = f"{self.name}.{self.part(term, positive)}"
+                    gain = gain * strength(shifts[key], polarity, technology)
+                gains[term.source, positive] = gain
+        return gains
+
+    def bias_currents(self, shifts: Shifts, technology: Technology) -> tuple[Array, Array]:
+        """Positive and negative bias currents that arrive at the nodes, both >= 0, in A."""
+        arriving = []
+        for positive in (True, False):
+            current = np.maximum(self.bias if positive else -self.bias, 0.0)
+            if shifts:
+                polarity, sign = self.transistor_polarity(positive), _SIGN[positive]
+                current = current * strength(shifts[f"{self.name}.bias_{sign}"], polarity, technology)
+                current = current / strength(shifts[f"{self.name}.bias_reference_{sign}"], polarity, technology)
+            arriving.append(current)
+        return arriving[0], arriving[1]
+
+    def supply_current(self, value: Array, positive: Array) -> dict[str, Array]:
+        """Current from the supply (A). Kirchhoff: a node takes from it just its positive contributions."""
+        mirror = positive.sum(-1) + (value * self.copied).sum(-1)
+        return {"mirror": mirror, "bias": np.broadcast_to(np.abs(self.bias).sum(), mirror.shape)}
+
+    def subcircuit(self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology) -> SubCircuit:
+        """The nodes as a SPICE cell; a comment a node gives the trained values."""
+        from PySpice.Spice.Netlist import SubCircuit
+
+        taken = dict.fromkeys(
+            self._gate_of(signals[term.source], i, units > 0)
+            for term in self.terms
+            for (_, i), units in np.ndenumerate(term.units)
+            if units
+        )
+        cell = SubCircuit(self.name, "vdd", "vbias", *self.ports(), *taken)
+        cell.raw_spice = self._comments()
+        self.draw_signal(cell, shifts, technology)
+        for term in self.terms:
+            for (j, i), units in np.ndenumerate(term.units):
+                if units:
+                    positive = bool(units > 0)
+                    polarity = self.transistor_polarity(positive)
+                    transistor(
+                        cell, f"{j}_from_{term.source}_{i}", polarity, gate(self.name, j),
+                        self._gate_of(signals[term.source], i, positive), rail(polarity), abs(int(units)),
+                        shift(shifts, f"{self.name}.{self.part(term, positive)}", (j, i)), technology,
+                    )  # fmt: skip
+        for j in np.flatnonzero(self.bias):
+            self._draw_bias(cell, int(j), shifts, technology)
+        return cell
+
+    def _draw_bias(self, cell: SubCircuit, j: int, shifts: Shifts, technology: Technology) -> None:
+        positive = bool(self.bias[j] > 0)
+        polarity, sign, net = self.transistor_polarity(positive), _SIGN[positive], f"bias_{j}"
+        reference_current(cell, net, net, polarity, float(abs(self.bias[j])))
+        for name, drain, part in (("reference", net, "bias_reference"), ("bias", gate(self.name, j), "bias")):
+            transistor(
+                cell, f"{name}_{j}", polarity, drain, net, rail(polarity, bias=part == "bias_reference"),
+                self.bias_units, shift(shifts, f"{self.name}.{part}_{sign}", j), technology,
+            )  # fmt: skip
+
+    def _gate_of(self, signal: Signal, i: int, positive: bool) -> str:
+        native = self.transistor_polarity(positive) == signal.polarity
+        return gate(signal.name, i) if native else copy_gate(signal.name, i)
+
+    def _comments(self) -> str:
+        lines = []
+        for j in range(self.size):
+            parts = [
+                f"{term.trained[j, i]:+.6g} {term.source}[{i}]"
+                for term in self.terms
+                for i in np.flatnonzero(term.units[j])
+            ]
+            lines.append(f"* {gate(self.name, j)} = relu({' '.join(parts)}), bias {self.bias[j]:+.4g} A\n")
+        return "".join(lines)
+
+
+_SIGN = {True: "positive", False: "negative"}
+
+
+def rail(polarity: Polarity, bias: bool = False) -> str:
+    """Supply net at the source terminal of a transistor; reference branches have one of their own."""
+    if polarity == "n":
+        return "0"
+    return "vbias" if bias else "vdd"
+
+
+def shift(shifts: Shifts, part: str, index: int | tuple[int, ...]) -> float:
+    """Threshold shift of one transistor, for the netlist."""
+    return float(shifts[part][index]) if shifts else 0.0
+
+
+def reference_current(cell: SubCircuit, name: str, net: str, polarity: Polarity, amperes: float) -> None:
+    """An ideal bias current from `vbias` into an nMOS diode at `net`, or from a pMOS one to ground."""
+    cell.I(name, *(("vbias", net) if polarity == "n" else (net, "0")), repr(amperes))
+
+
+def transistor(
+    cell: SubCircuit, name: str, polarity: Polarity, drain: str, gate_net: str, source: str,
+    units: int, dvt: float, technology: Technology, switch: bool = False,
+) -> None:  # fmt: skip
+    """Add `units` unit transistors (or the latch's switch) in parallel; bulk at the supply rail."""
+    size = technology.switch if switch else technology.unit
+    parameters = {"W": f"{size.w_um:g}u", "L": f"{size.l_um:g}u", "M": units}
+    if dvt:
+        parameters["dvt"] = repr(dvt)
+    bulk = "0" if polarity == "n" else "vdd"
+    cell.X(name, f"{polarity}fet", drain, gate_net, source, bulk, **parameters)

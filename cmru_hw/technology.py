@@ -1,0 +1,95 @@
+"""A technology card: what a process offers, with units and sources, read from `circuits/technologies`.
+
+>>> from cmru_hw.technology import load_technology
+>>> load_technology("generic180").supply
+0.8
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cmru_hw.config import Strict, load, packaged
+from cmru_hw.errors import ConfigError
+
+BOLTZMANN_OVER_CHARGE = 1.380649e-23 / 1.602176634e-19  # V/K, exact SI values
+ZERO_CELSIUS = 273.15  # K
+
+Positive = Annotated[float, Field(gt=0)]
+Polarity = Literal["n", "p"]
+
+
+class Geometry(Strict):
+    """Drawn size of one transistor."""
+
+    w_um: Positive
+    l_um: Positive
+
+
+class PerPolarity(Strict):
+    """A parameter of the nMOS and of the pMOS transistor."""
+
+    n: Positive
+    p: Positive
+
+    def of(self, polarity: Polarity) -> float:
+        return self.n if polarity == "n" else self.p
+
+
+class Technology(Strict):
+    """The card. SI units, except W and L (um), A_VT (mV um) and temperature (degrees Celsius)."""
+
+    name: str
+    description: str
+    models: str  # the model library beside the card; defines nfet and pfet: `d g s b`, W L (m), M, dvt (V)
+    calibration: str  # measured latch thresholds beside the card
+    supply: Positive  # V
+    temperature_celsius: float
+    unit: Geometry  # every mirror is made of whole numbers of this transistor
+    switch: Geometry  # the two switches of the latch
+    latch_units: Annotated[int, Field(ge=1)]  # unit transistors in parallel for each latch current
+    slope_factor: PerPolarity  # n in I = I0 exp(V_GS / (n U_T))
+    a_vt_mv_um: PerPolarity  # Pelgrom coefficient of the threshold voltage
+    largest_ratio: Positive  # of a weight: output to input current
+    latch_capacitance: list[Annotated[float, Field(ge=0)]]  # F on v0, by layer; the last serves all later ones
+    smallest_hysteresis: Positive  # A; a narrower latch is built as a comparator
+    rest_margin: Positive  # A; candidates resting closer than this to a threshold are reported
+    sources: list[str]
+
+    @property
+    def thermal_voltage(self) -> float:
+        """U_T = k T / q in V."""
+        return BOLTZMANN_OVER_CHARGE * (self.temperature_celsius + ZERO_CELSIUS)
+
+    @property
+    def folder(self) -> Path:
+        """Where the card, its models and its calibration are."""
+        return packaged("circuits", "technologies", self.name)
+
+    @cached_property
+    def model_text(self) -> str:
+        """The model library as text."""
+        return (self.folder / self.models).read_text(encoding="utf-8")
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the model library; a calibration measured on other models is refused."""
+        return hashlib.sha256(self.model_text.encode()).hexdigest()
+
+
+def known_technologies() -> list[str]:
+    """Names of the cards that come with the package."""
+    return sorted(path.parent.name for path in packaged("circuits", "technologies").glob("*/card.yaml"))
+
+
+def load_technology(name: str) -> Technology:
+    """The card called `name`. Raises ConfigError naming the known ones."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name not in known_technologies():
+        raise ConfigError(f"technology: no card called {name!r}; known: {', '.join(known_technologies())}")
+    return load(Technology, packaged("circuits", "technologies", name, "card.yaml"))

@@ -1,0 +1,82 @@
+"""How a network is trained: the `training` section of a configuration file."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from cmru_hw.config import Strict
+
+
+class MarginConfig(Strict):
+    """Penalty weight * mean(relu(distance - margin)): keeps candidates away from their thresholds."""
+
+    distance: PositiveFloat
+    """Model units."""
+
+    weight: PositiveFloat
+
+
+class QuantizationConfig(Strict):
+    """A second phase that trains with matrix weights in whole multiples of 1/units."""
+
+    units: PositiveInt
+    """Unit transistors that make a ratio of 1."""
+
+    max_ratio: PositiveFloat = 4.0
+    """Largest weight; beyond it a mirror costs too many transistors."""
+
+    steps: PositiveInt
+    learning_rate: PositiveFloat = 3e-4
+
+
+class TrainingConfig(Strict):
+    """AdamW with a cosine to 1 % of `learning_rate`; published defaults (arXiv 2605.11855, 2605.15216)."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 1e-3
+    betas: tuple[float, float] = Field(default=(0.9, 0.99), strict=False)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    gradient_clip: PositiveFloat = 1.0
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+    epsilon_hold: int = Field(default=1000, ge=0)
+    """Steps at epsilon = 1, for networks that have an epsilon."""
+
+    epsilon_anneal: int = Field(default=5000, ge=0)
+    """Steps over which epsilon then falls to 0."""
+
+    weight_noise: float = Field(default=0.0, ge=0)
+    """Sigma of the log-normal factor on every parameter, redrawn at each step."""
+
+    candidate_noise: float = Field(default=0.0, ge=0)
+    """Standard deviation, in model units, of the noise on every unit's candidate."""
+
+    margin: MarginConfig | None = None
+    weight_limit: PositiveFloat | None = None
+    """Matrix weights are clamped to +- this after each step."""
+
+    quantization: QuantizationConfig | None = None
+
+    seed: int = Field(default=0, ge=0)
+    evaluate_every: PositiveInt = 200
+    checkpoint_every: PositiveInt = 1000
+
+    @model_validator(mode="after")
+    def _betas_below_one(self) -> TrainingConfig:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be at least 0 and below 1, got {list(self.betas)}")
+        return self
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of both phases."""
+        return self.steps + (self.quantization.steps if self.quantization else 0)
+
+    def epsilon(self, step: int) -> float:
+        """Epsilon in the step with this zero-based number: 1, then linear, then 0."""
+        if step < self.epsilon_hold:
+            return 1.0
+        if step >= self.epsilon_hold + self.epsilon_anneal:
+            return 0.0
+        return 1.0 - (step - self.epsilon_hold) / self.epsilon_anneal

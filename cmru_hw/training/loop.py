@@ -1,0 +1,274 @@
+"""The training loop as a state that moves one step at a time and can be written down."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeGuard, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from cmru_hw.errors import TrainingError
+from cmru_hw.nn.network import Network
+from cmru_hw.training.checkpoint import Record, optimizer_tensors, restore_optimizer
+from cmru_hw.training.config import QuantizationConfig, TrainingConfig
+from cmru_hw.training.evaluation import Evaluation, device_of, evaluate, to_tensors
+from cmru_hw.training.margin import margin_penalty
+from cmru_hw.training.noise import perturb, set_candidate_noise
+from cmru_hw.training.quantization import bake, fake_quantize, matrix_names
+from cmru_hw.training.tasks import Split, Task
+
+FINAL_RATE = 0.01
+"""The cosine's end, as a share of the learning rate."""
+
+
+@runtime_checkable
+class Annealed(Protocol):
+    """A network whose units may have an epsilon: 1 trains a BMRU like a CMRU, 0 is the BMRU."""
+
+    @property
+    def anneals(self) -> bool: ...
+
+    def set_epsilon(self, value: float) -> None: ...
+
+
+@runtime_checkable
+class Projected(Protocol):
+    """A network that puts its parameters back into their range after an optimiser step."""
+
+    def project_(self) -> None: ...
+
+
+@dataclass
+class Best:
+    """The weights with the best validation accuracy so far; ties go to the lower loss."""
+
+    step: int
+    accuracy: float
+    loss: float
+    weights: dict[str, Tensor]
+
+
+class TrainingLoop:
+    """The state of a run after `step` steps, and how it moves."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        config: TrainingConfig,
+        prepare: Callable[[nn.Module], None] | None,
+    ) -> None:
+        self.network, self.task, self.config, self.prepare = network, task, config, prepare
+        self.names = [name for name, _ in network.named_parameters()]
+        self.matrices = matrix_names(network)
+        self.optimizer = self._new_optimizer()
+        self.step = 0
+        self.best: Best | None = None
+        self.history: list[Record] = []
+        self.losses: list[float] = []
+        self.hits: list[float] = []
+        self.seconds = 0.0
+        self.status = ""
+
+    def advance(self) -> None:
+        """One step, and the evaluation that is due after it."""
+        began = time.perf_counter()
+        if self.step == self.config.steps:
+            self._enter_quantized_phase()
+        seeds = np.random.SeedSequence([self.config.seed, 3, self.step])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self._set_epsilon()
+        self._descend(self._batch())
+        self.step += 1
+        phase_ends = self.step in (self.config.steps, self.config.total_steps)
+        if phase_ends or self.step % self.config.evaluate_every == 0:
+            self._record()
+        self.seconds += time.perf_counter() - began
+
+    def finish(self) -> None:
+        """Leave the chosen weights in the network, rounded if they are to be, and nothing switched on."""
+        self._restore_best()
+        self._set_epsilon()
+        set_candidate_noise(self.network, 0.0)
+        if quantization := self.config.quantization:
+            bake(self.network, quantization.units, quantization.max_ratio)
+        self.network.eval()
+
+    def state(self, identity: Record) -> tuple[dict[str, Tensor], Record]:
+        """Tensors and record of a checkpoint."""
+        tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= optimizer_tensors(self.optimizer, self.names)
+        best = None
+        if self.best is not None:
+            tensors |= {f"best/{name}": value for name, value in self.best.weights.items()}
+            best = {"step": self.best.step, "accuracy": self.best.accuracy, "loss": self.best.loss}
+        record = {"run": identity, "step": self.step, "best": best, "history": self.history}
+        record |= {"losses": self.losses, "hits": self.hits, "seconds": self.seconds}
+        return tensors, record
+
+    def restore(self, tensors: dict[str, Tensor], record: Record) -> None:
+        """Become what `state` described."""
+        self.network.load_state_dict(_under("network/", tensors))
+        self.step = record["step"]
+        restore_optimizer(self.optimizer, self.names, tensors)
+        if record["best"] is not None:
+            self.best = Best(**record["best"], weights=_under("best/", tensors))
+        self.history, self.seconds = record["history"], record["seconds"]
+        self.losses, self.hits = record["losses"], record["hits"]
+
+    def _descend(self, batch: Split) -> None:
+        """One optimiser step on a batch, under this step's noise."""
+        x, y, lengths = to_tensors(batch, device_of(self.network))
+        self.network.train()
+        set_candidate_noise(self.network, self.config.candidate_noise)
+        self.optimizer.zero_grad()
+        margin = margin_penalty(self.network, self.config.margin, lengths)
+        with margin as penalty, _pool_with_gradient(self.network):
+            scores = self._noisy_scores(x, lengths)
+        smoothing = self.config.label_smoothing
+        loss = nn.functional.cross_entropy(scores, y, label_smoothing=smoothing) + penalty()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            raise TrainingError(
+                f"step {self.step}: loss {loss.item()}, gradient norm {norm.item()}: not finite; "
+                "lower the learning rate or look at the data"
+            )
+        self.optimizer.step()
+        self._project()
+        self.losses.append(loss.item())
+        self.hits.append(float((scores.argmax(1) == y).float().mean()))
+
+    def _noisy_scores(self, x: Tensor, lengths: Tensor) -> Tensor:
+        parameters: dict[str, Tensor] = dict(self.network.named_parameters())
+        if (quantization := self._quantization()) is not None:
+            for name in self.matrices:
+                parameters[name] = fake_quantize(parameters[name], quantization.units, quantization.max_ratio)
+        parameters = perturb(parameters, self.config.weight_noise)
+        scores: Tensor = functional_call(self.network, parameters, (x, lengths))
+        return scores
+
+    def _project(self) -> None:
+        limits = [self.config.weight_limit, q.max_ratio if (q := self._quantization()) else None]
+        limit = min((value for value in limits if value is not None), default=None)
+        if limit is not None:
+            with torch.no_grad():
+                for name in self.matrices:
+                    self.network.get_parameter(name).clamp_(-limit, limit)
+        if isinstance(self.network, Projected):
+            self.network.project_()
+
+    def _record(self) -> None:
+        """Add a line to the history and keep the weights if they are the best so far."""
+        epsilon = self._set_epsilon()
+        validation = self._validate()
+        row: Record = {
+            "step": self.step,
+            "loss": float(np.mean(self.losses)),
+            "batch_accuracy": float(np.mean(self.hits)),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "epsilon": epsilon,
+            "validation_accuracy": validation.accuracy if validation else None,
+            "validation_loss": validation.loss if validation else None,
+        }
+        self.history.append(row)
+        self.losses, self.hits = [], []
+        self.status = f"loss {row['loss']:.3f}"
+        if validation is None:
+            return
+        self.status += f", validation {validation.accuracy:.3f}"
+        better = self.best is None or (validation.accuracy, -validation.loss) > (
+            self.best.accuracy,
+            -self.best.loss,
+        )
+        if epsilon == 0 and better:
+            weights = {name: value.clone() for name, value in self.network.state_dict().items()}
+            self.best = Best(self.step, validation.accuracy, validation.loss, weights)
+
+    def _validate(self) -> Evaluation | None:
+        if self.task.validation is None:
+            return None
+        if (quantization := self._quantization(of_step=self.step - 1)) is None:
+            return evaluate(self.network, self.task.validation)
+        baked = copy.deepcopy(self.network)
+        bake(baked, quantization.units, quantization.max_ratio)
+        return evaluate(baked, self.task.validation)
+
+    def _enter_quantized_phase(self) -> None:
+        self._restore_best()
+        if self.prepare is not None:
+            self.prepare(self.network)
+        self.best = None
+        self.optimizer = self._new_optimizer()
+
+    def _set_epsilon(self) -> float:
+        """Epsilon after the steps done; 0 for a network that has none."""
+        if not anneals(self.network):
+            return 0.0
+        epsilon = self.config.epsilon(self.step)
+        self.network.set_epsilon(epsilon)
+        return epsilon
+
+    def _restore_best(self) -> None:
+        if self.best is not None:
+            self.network.load_state_dict(self.best.weights)
+
+    def _quantization(self, of_step: int | None = None) -> QuantizationConfig | None:
+        """The quantisation of a step, this one by default; None in the main phase."""
+        step = self.step if of_step is None else of_step
+        return self.config.quantization if step >= self.config.steps else None
+
+    def _learning_rate(self) -> float:
+        q = self._quantization()
+        peak, done, length = (
+            (q.learning_rate, self.step - self.config.steps, q.steps)
+            if q
+            else (self.config.learning_rate, self.step, self.config.steps)
+        )
+        return peak * (FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * done / length)) / 2)
+
+    def _batch(self) -> Split:
+        """The step's share of its epoch's permutation of the training set."""
+        size = min(self.config.batch_size, len(self.task.train))
+        epoch, position = divmod(self.step, len(self.task.train) // size)
+        order = np.random.default_rng([self.config.seed, 4, epoch]).permutation(len(self.task.train))
+        return self.task.train.take(order[position * size : (position + 1) * size])
+
+    def _new_optimizer(self) -> torch.optim.AdamW:
+        c = self.config
+        return torch.optim.AdamW(
+            self.network.parameters(), lr=c.learning_rate, betas=c.betas, weight_decay=c.weight_decay
+        )
+
+
+def anneals(network: nn.Module) -> TypeGuard[Annealed]:
+    """Whether the network has an epsilon to anneal."""
+    return isinstance(network, Annealed) and network.anneals
+
+
+@contextmanager
+def _pool_with_gradient(network: nn.Module) -> Iterator[None]:
+    """Votes carry no gradient: a voting network is trained on the mean logit."""
+    if not (isinstance(network, Network) and network.config.pool == "vote"):
+        yield
+        return
+    config = network.config
+    network.config = config.model_copy(update={"pool": "mean"})
+    try:
+        yield
+    finally:
+        network.config = config
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

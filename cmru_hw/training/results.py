@@ -1,0 +1,103 @@
+"""What a training run leaves behind: weights, metrics and history."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import nn
+
+from cmru_hw.config import write_atomically
+from cmru_hw.errors import ConfigError
+from cmru_hw.nn.network import Network, save_network
+from cmru_hw.training.config import TrainingConfig
+from cmru_hw.training.evaluation import evaluate
+from cmru_hw.training.tasks import Split, Task
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """`metrics` is what metrics.json holds; `history` has one row per evaluation."""
+
+    history: list[Record]
+    metrics: Record
+
+
+def run_identity(network: nn.Module, task: Task, config: TrainingConfig) -> Record:
+    """What has to be equal for a checkpoint to belong to this run."""
+    identity: Record = {
+        "training": config.model_dump(mode="json", exclude={"checkpoint_every"}),
+        "network": {"parameters": {name: list(p.shape) for name, p in network.named_parameters()}},
+        "task": {"name": task.name, "train": _digest(task.train), "validation": _digest(task.validation)},
+    }
+    if isinstance(network, Network):
+        identity["network"] |= network.config.model_dump(mode="json", exclude={"epsilon"})
+    return identity
+
+
+def summarize(
+    network: nn.Module, task: Task, config: TrainingConfig, best_step: int, seconds: float
+) -> Record:
+    """Accuracies of the network as it is now."""
+    validation = task.validation
+    return {
+        "task": task.name,
+        "unit": network.config.unit if isinstance(network, Network) else type(network).__name__,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "steps": config.total_steps,
+        "best_step": best_step,
+        "seed": config.seed,
+        "train_accuracy": evaluate(network, task.train).accuracy,
+        "validation_accuracy": evaluate(network, validation).accuracy if validation else None,
+        "test_accuracy": evaluate(network, task.test).accuracy,
+        "test_decisions": len(task.test),
+        "timing": {"seconds": round(seconds, 3)},
+    }
+
+
+def write_finished(run: Path, network: nn.Module, result: TrainingResult) -> None:
+    """Weights, history, and last metrics.json, whose presence says that the run is complete."""
+    if isinstance(network, Network):
+        save_network(network, run)
+    else:
+        tensors = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
+        write_atomically(run / "weights.safetensors", safetensors.torch.save(tensors))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(result.history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(result.history)
+    write_atomically(run / "history.csv", table.getvalue())
+    write_atomically(run / "metrics.json", json.dumps(result.metrics, indent=2) + "\n")
+
+
+def read_finished(run: Path, network: nn.Module) -> Record | None:
+    """The metrics of a complete run, its weights put into `network`; None if the run is not complete."""
+    path, weights = run / "metrics.json", run / "weights.safetensors"
+    if not (path.exists() and weights.exists()):
+        return None
+    try:
+        metrics: Record = json.loads(path.read_text(encoding="utf-8"))
+        network.load_state_dict(safetensors.torch.load_file(weights))
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{run}: damaged result ({reason}); delete the folder to start again") from error
+    network.eval()
+    return metrics
+
+
+def _digest(split: Split | None) -> str | None:
+    if split is None:
+        return None
+    digest = hashlib.sha256()
+    for array in (split.x, split.y, split.lengths):
+        digest.update(repr(array.shape).encode() + array.tobytes())
+    return digest.hexdigest()[:16]

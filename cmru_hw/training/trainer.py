@@ -1,0 +1,87 @@
+"""Training: any `nn.Module` with forward(x [B, T, I], lengths [B]) -> scores [B, C] on a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cmru_hw.errors import ConfigError
+from cmru_hw.training.checkpoint import load_checkpoint, refuse_other_run, save_checkpoint
+from cmru_hw.training.config import TrainingConfig
+from cmru_hw.training.evaluation import device_of
+from cmru_hw.training.interrupt import delayed_interrupt
+from cmru_hw.training.loop import TrainingLoop, anneals
+from cmru_hw.training.progress import training_progress
+from cmru_hw.training.results import (
+    TrainingResult,
+    read_finished,
+    run_identity,
+    summarize,
+    write_finished,
+)
+from cmru_hw.training.tasks import Task
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def train(
+    network: nn.Module,
+    task: Task,
+    config: TrainingConfig,
+    run: Path | None = None,
+    *,
+    resume: bool = True,
+    progress: bool = False,
+    prepare: Callable[[nn.Module], None] | None = None,
+) -> TrainingResult:
+    """Train `network` in place and return what happened; the weights left are the chosen ones.
+
+    With a validation split, the best weights by validation accuracy at epsilon 0 are chosen, else the last
+    ones; the test split is only reported. `prepare` may rescale the network between the main phase and the
+    quantised one. With a folder `run`, checkpoints are written there, a stopped run goes on bit by bit as
+    if it had not stopped (unless `resume` is false), and a finished one is only read back.
+
+    All randomness of a step follows from (config.seed, step); the global generators are left alone.
+    Raises TrainingError for a loss that is not finite or a checkpoint of another run.
+    """
+    if anneals(network) and config.epsilon(config.steps) > 0:
+        raise ConfigError(
+            f"training.steps: {config.steps} ends with epsilon above 0; it must be at least "
+            f"epsilon_hold + epsilon_anneal = {config.epsilon_hold + config.epsilon_anneal}"
+        )
+    loop = TrainingLoop(network, task, config, prepare)
+    identity = run_identity(network, task, config)
+    if run is not None and resume and (run / CHECKPOINT).exists():
+        tensors, record = load_checkpoint(run / CHECKPOINT)
+        refuse_other_run(run / CHECKPOINT, record["run"], identity)
+        loop.restore(tensors, record)
+        if loop.step == config.total_steps and (metrics := read_finished(run, network)) is not None:
+            return TrainingResult(loop.history, metrics)
+
+    def checkpoint() -> None:
+        if run is not None:
+            save_checkpoint(run / CHECKPOINT, *loop.state(identity))
+
+    device = device_of(network)
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        training_progress(progress, config.total_steps, loop.step) as report,
+        delayed_interrupt() as interrupted,
+    ):
+        while loop.step < config.total_steps:
+            loop.advance()
+            report(loop.step, loop.status)
+            if interrupted() or loop.step % config.checkpoint_every == 0:
+                checkpoint()
+            if interrupted():
+                raise KeyboardInterrupt
+    checkpoint()
+    loop.finish()
+    best_step = loop.best.step if loop.best else loop.step
+    result = TrainingResult(loop.history, summarize(network, task, config, best_step, loop.seconds))
+    if run is not None:
+        write_finished(run, network, result)
+    return result
