@@ -1,6 +1,5 @@
 """Recurrent units, layers and networks in PyTorch; knows no hardware."""
 
-from .saturating_scan import clipped_scan as clipped_scan
 from .layers import BMRU as BMRU
 from .layers import CMRU as CMRU
 from .layers import FQBMRU as FQBMRU
@@ -12,4 +11,5 @@ from .network import NetworkConfig as NetworkConfig
 from .network import load_network as load_network
 from .network import save_network as save_network
 from .pooling import pool_scores as pool_scores
+from .saturating_scan import clipped_scan as clipped_scan
 from .scan import linear_scan as linear_scan

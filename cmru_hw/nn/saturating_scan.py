@@ -9,7 +9,7 @@ from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cmru_hw.nn.scan import LANES, check_scan_input, runs_compiled, tree_scan
+from cmru_hw.nn.scan import LANES, check_scan_input, run_kernel, runs_compiled, tree_scan
 
 
 def clipped_scan(b: Tensor, s0: Tensor, limit: float) -> Tensor:
@@ -38,7 +38,7 @@ class _ClippedScan(torch.autograd.Function):
         if runs_compiled(b):
             b, s0 = b.contiguous(), s0.contiguous()
             s = torch.empty_like(b)
-            _forward_kernel(b.numpy(), s0.numpy(), _scalar(limit, b), s.numpy())
+            run_kernel(_forward_kernel, _scalar(limit, b), b, s0, s, elements=s.numel())
         else:
             s = tree_clipped_scan(b, s0, limit)
         ctx.save_for_backward(b, s, s0)
@@ -51,8 +51,8 @@ class _ClippedScan(torch.autograd.Function):
         b, s, s0 = ctx.saved_tensors
         if runs_compiled(s):
             db = torch.empty_like(s)
-            arrays = (b, s, s0, grad.contiguous(), db)
-            _backward_kernel(_scalar(ctx.limit, b), *(array.numpy() for array in arrays))
+            limit = _scalar(ctx.limit, b)
+            run_kernel(_backward_kernel, limit, b, s, s0, grad.contiguous(), db, elements=s.numel())
         else:
             db = tree_clipped_backward(b, s, s0, ctx.limit, grad)
         return db, db[:, 0].clone(), None
@@ -64,7 +64,7 @@ def _scalar(value: float, like: Tensor) -> Any:
 
 
 @njit(parallel=True, cache=True)
-def _forward_kernel(b, s0, limit, s):  # type: ignore[no-untyped-def]
+def _forward_kernel(limit, b, s0, s):  # type: ignore[no-untyped-def]
     batch, steps, units = b.shape
     blocks = (units + LANES - 1) // LANES
     for job in prange(batch * blocks):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from numba import njit, prange
+from numba import get_num_threads, njit, prange, set_num_threads
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 LANES = 64
 """Units that one job of the CPU kernels walks through time with: a few cache lines of each array."""
+
+PARALLEL_FROM = 2**15
+"""Elements from which a scan uses all threads: below, waking them costs more than they save."""
 
 
 def linear_scan(a: Tensor, b: Tensor, s0: Tensor) -> Tensor:
@@ -54,13 +58,24 @@ def runs_compiled(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
 
 
+def run_kernel(kernel: Callable[..., None], *arguments: Any, elements: int) -> None:
+    """Call a parallel kernel, tensors given as arrays, on one thread if the work is small."""
+    arrays = [value.numpy() if isinstance(value, Tensor) else value for value in arguments]
+    threads = get_num_threads()
+    set_num_threads(threads if elements >= PARALLEL_FROM else 1)
+    try:
+        kernel(*arrays)
+    finally:
+        set_num_threads(threads)
+
+
 class _LinearScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, s0: Tensor) -> Tensor:
         if runs_compiled(b):
             a, b, s0 = a.contiguous(), b.contiguous(), s0.contiguous()
             s = torch.empty_like(b)
-            _forward_kernel(a.numpy(), b.numpy(), s0.numpy(), s.numpy())
+            run_kernel(_forward_kernel, a, b, s0, s, elements=s.numel())
         else:
             s = tree_scan(a, b, s0)
         ctx.save_for_backward(a, s, s0)
@@ -72,8 +87,7 @@ class _LinearScan(torch.autograd.Function):
         a, s, s0 = ctx.saved_tensors
         if runs_compiled(s):
             da, db = torch.empty_like(s), torch.empty_like(s)
-            arrays = (a, s, s0, grad.contiguous(), da, db)
-            _backward_kernel(*(array.numpy() for array in arrays))
+            run_kernel(_backward_kernel, a, s, s0, grad.contiguous(), da, db, elements=s.numel())
         else:
             da, db = tree_backward(a, s, s0, grad)
         return da, db, a[:, 0] * db[:, 0]

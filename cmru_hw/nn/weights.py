@@ -37,7 +37,7 @@ def check_shapes(tensors: dict[str, Tensor], expected: dict[str, Tensor], path: 
     ):
         if names:
             raise ConfigError(f"{path}: {_listed(names)}: {problem} that network.yaml describes")
-    for name, value in tensors.items():
+    for name, value in sorted(tensors.items()):
         shape = list(expected[name].shape)
         if list(value.shape) != shape:
             raise ConfigError(f"{path}: {name}: shape must be {shape}, got {list(value.shape)}")
@@ -66,4 +66,4 @@ def _refuse(path: Path, name: str, value: Tensor, wrong: Tensor, rule: str) -> N
 
 def _listed(names: list[str], most: int = 6) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(name if name.isprintable() else repr(name) for name in names[:most]) + more

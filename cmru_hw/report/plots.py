@@ -132,14 +132,10 @@ def hysteresis(
     fy, unit_y = si([up, down], "A")
     axes.grid(color=FAINT, linewidth=0.6)
     for name, (high, low) in thresholds.items():
-        measured = name == "measured"
-        style = {
-            "color": SPICE if measured else ASKED,
-            "linestyle": ":" if measured else "--",
-            "linewidth": 1.1,
-        }
-        axes.axvline(high * fx, label=f"{name}: {low * fx:.4g}, {high * fx:.4g} {unit_x}", **style)
-        axes.axvline(low * fx, **style)
+        color, dashes = (SPICE, ":") if name == "measured" else (ASKED, "--")
+        label = f"{name}: {low * fx:.4g}, {high * fx:.4g} {unit_x}"
+        for place, text in ((high, label), (low, None)):
+            axes.axvline(place * fx, color=color, linestyle=dashes, linewidth=1.1, label=text)
     axes.plot(x * fx, up * fy, color=SPICE, label="input rising")
     axes.plot(x * fx, down * fy, color=BEHAVIORAL, label="input falling")
     axes.set_xlabel(f"input ({unit_x})")

@@ -1,5 +1,6 @@
 """The network: its block against the reference, its pooling, and the folder it is saved in."""
 
+import contextlib
 import doctest
 import importlib
 import pkgutil
@@ -273,11 +274,16 @@ UNIT = "layers.1.unit"
             "weights.safetensors",
             f"layers.0.unit.threshold, {UNIT}.threshold: missing",
         ),
-        (with_key("hidden_size", 6), "weights.safetensors", "shape must be [4, 6], got [4, 5]"),
+        (
+            with_key("hidden_size", 6),
+            "weights.safetensors",
+            "layers.0.output.weight: shape must be [4, 6], got [4, 5]",
+        ),
         (with_key("num_layers", 3), "weights.safetensors", "layers.2.output.bias, "),
         (with_key("model_size", 2**20), "weights.safetensors", "shape must be [1048576"),
         (without_tensor("readout.bias"), "weights.safetensors", "readout.bias: missing from the network"),
         (without_tensor(f"{UNIT}.initial_state"), "weights.safetensors", f"{UNIT}.initial_state: missing"),
+        (with_tensor("head\nbias", torch.ones(1)), "weights.safetensors", r"'head\nbias': not part"),
         (
             with_tensor("head.bias", torch.ones(1)),
             "weights.safetensors",
@@ -355,10 +361,8 @@ def test_no_corruption_of_the_weights_escapes_as_another_error(tmp_path_factory,
         where = data.draw(st.integers(0, min(len(content), 900) - 1))
         content[where] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(content[: data.draw(st.integers(1, len(content)))]))
-    try:
+    with contextlib.suppress(ConfigError):
         load_network(folder)
-    except ConfigError as error:
-        assert str(path) in str(error)
 
 
 def test_saving_refuses_what_loading_would(tmp_path):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cmru_hw.nn import clipped_scan, linear_scan
 from cmru_hw.nn.saturating_scan import tree_clipped_backward, tree_clipped_scan
-from cmru_hw.nn.scan import LANES, tree_backward, tree_scan
+from cmru_hw.nn.scan import LANES, PARALLEL_FROM, tree_backward, tree_scan
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 20), st.sampled_from([1, 5, LANES + 3]))
 seeds = st.integers(0, 2**31)
@@ -81,6 +81,20 @@ def test_clipped_tree_path_equals_compiled_path_on_whole_steps(shape, seed, limi
     grad = torch.randn_like(s)
     db, _ = torch.autograd.grad(s, [b, s0], grad)
     torch.testing.assert_close(tree_clipped_backward(b, s, s0, limit, grad), db)
+
+
+def test_all_threads_equal_one_thread():
+    """A scan above the size where it goes parallel, piece by piece below it."""
+    a, b, s0 = inputs = draw((5, 60, 2 * LANES + 7), 6, torch.float32)
+    assert b.numel() >= PARALLEL_FROM
+    s, clipped = linear_scan(*inputs), clipped_scan(b, s0, 2)
+    whole = [*gradients(s, inputs), *gradients(clipped, [b, s0])]
+    pieces = [linear_scan(a[:, :, n : n + 9], b[:, :, n : n + 9], s0[:, n : n + 9]) for n in range(0, 135, 9)]
+    assert torch.equal(torch.cat(pieces, 2), s)
+    saturated = [clipped_scan(b[:, :, n : n + 9], s0[:, n : n + 9], 2) for n in range(0, 135, 9)]
+    assert torch.equal(torch.cat(saturated, 2), clipped)
+    parts = [*gradients(torch.cat(pieces, 2), inputs), *gradients(torch.cat(saturated, 2), [b, s0])]
+    assert all(torch.equal(part, want) for part, want in zip(parts, whole, strict=True))
 
 
 def test_gradcheck():

@@ -1,0 +1,158 @@
+"""Measure primitives in ngspice: thresholds of the 9T latch over programmed currents.
+
+    python -m cmru_hw.spice.characterize generic180 circuits/technologies/generic180/latch.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cmru_hw import __version__
+from cmru_hw.config import write_atomically
+from cmru_hw.design import Design, Facts
+from cmru_hw.errors import SimulationError
+from cmru_hw.primitives.device import Array
+from cmru_hw.primitives.latch import Latch
+from cmru_hw.primitives.mirror import Input, Mirror, Term, gate
+from cmru_hw.spice.netlist import ammeters, build, includes, initial_voltages
+from cmru_hw.spice.ngspice import LATCH, Job, RawData, Transient, find_ngspice, run, run_many
+from cmru_hw.technology import Technology, load_technology
+
+THRESHOLDS = np.geomspace(3e-11, 1e-8, 11)  # A
+RATIOS = np.array([0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1])
+GAINS = np.geomspace(3e-11, 1e-8, 11)  # A
+
+
+@dataclass(frozen=True, eq=False)
+class Hysteresis:
+    """A latch bench: candidate swept up then down; per latch its thresholds and curves (A)."""
+
+    candidate: Array  # [points, latches]
+    output: Array  # [points, latches]
+    turn: int  # index of the sweep's top
+    up: Array  # [latches]
+    down: Array  # [latches]; 0 where the latch stays set down to zero candidate
+
+
+def bench(
+    technology: Technology, i_threshold: Array, i_width: Array, i_gain: Array, sweep: float = 20.0
+) -> tuple[Design, Job]:
+    """Latches side by side, each driven by a slow triangle of its own candidate current over `sweep` s.
+
+    `i_threshold`, `i_width`, `i_gain` are programmed currents in A, [latches]. The triangle covers 0.8 to
+    1.12 of the upper, and down to 0.8 of the lower ideal threshold.
+    """
+    count = len(i_threshold)
+    none = np.zeros(count, dtype=np.int64)
+    candidate = Input(name="candidate", polarity="p", diode_units=technology.latch_units, copied=none)
+    latch = Latch(
+        name="latch", polarity="p", diode_units=16, copied=none, candidate="candidate",
+        i_threshold=i_threshold, i_width=i_width, i_gain=i_gain, initial_state=none, capacitance=2e-14,
+    )  # fmt: skip
+    units = 16 * np.eye(count, dtype=np.int64)
+    negative = Mirror(
+        name="inverse", polarity="n", diode_units=16, copied=none,
+        terms=(Term("latch", units, np.eye(count)),), bias=np.zeros(count), bias_units=1, read=True,
+    )  # fmt: skip
+    facts = Facts(
+        technology=technology.name, unit="fq_bmru", boundary="core", pool="last", num_classes=count,
+        input_size=count, unit_current=1e-9, quiescent_current=0.0, frame_period=sweep / 2, ramp=sweep / 2,
+        supply=technology.supply, inputs=["candidate", "candidate"], outputs=["inverse", "inverse"],
+        states=["latch"],
+    )  # fmt: skip
+    design = Design(facts, (candidate, latch, negative))
+    bottom = 0.8 * np.maximum(i_threshold - i_width, 0.0)
+    top = 1.12 * i_threshold
+    times = np.array([0.0, sweep / 2, sweep])
+    waves = [np.column_stack([times, [low, high, low]]) for low, high in zip(bottom, top, strict=True)]
+    saved = [f"v({gate('latch', j)})" for j in range(count)] + [f"v({latch.stored(j)})" for j in range(count)]
+    job = Job(
+        title=f"hysteresis of {count} latches",
+        netlist=str(build(design, {"candidate": waves})),
+        analysis=Transient(stop=sweep, max_step=sweep / 600, print_step=sweep / 1000),
+        save=(*saved, *ammeters(negative)),
+        tolerances=LATCH,
+        initial=initial_voltages(design),
+        temperature=technology.temperature_celsius,
+        files=includes(design),
+    )
+    return design, job
+
+
+def hysteresis(design: Design, data: RawData) -> Hysteresis:
+    """Read thresholds off a bench run. Raises SimulationError if a latch never sets."""
+    latch = design.latches[0]
+    sweep = data.time[-1]
+    top, bottom = 1.12 * latch.i_threshold, 0.8 * np.maximum(latch.i_threshold - latch.i_width, 0.0)
+    position = 1 - np.abs(2 * data.time / sweep - 1)
+    candidate = bottom + position[:, None] * (top - bottom)
+    stored = np.stack([data[f"v({latch.stored(j)})"] for j in range(latch.size)], axis=-1)
+    output = np.stack([data[name] for name in ammeters(design.signals["inverse"])], axis=-1)
+    is_set = stored > design.facts.supply / 2
+    if is_set[0].any() or not is_set.any(axis=0).all():
+        raise SimulationError(f"latch bench: latches {np.flatnonzero(~is_set.any(axis=0))} never set")
+    first = np.argmax(is_set, axis=0)
+    last = len(is_set) - 1 - np.argmax(is_set[::-1], axis=0)
+    columns = np.arange(latch.size)
+    down = np.where(is_set[-1], 0.0, candidate[last, columns])
+    turn = int(np.argmin(np.abs(data.time - sweep / 2)))
+    return Hysteresis(candidate, output, turn, candidate[first, columns], down)
+
+
+def measure_hysteresis(technology: Technology, i_threshold: float, i_width: float, i_gain: float) -> Hysteresis:
+    """One latch in ngspice."""
+    design, job = bench(technology, *(np.array([a]) for a in (i_threshold, i_width, i_gain)))
+    return hysteresis(design, run(job))
+
+
+def characterize_latch(
+    technology: Technology, progress: Callable[[int, int], None] | None = None
+) -> dict[str, object]:
+    """Thresholds over `THRESHOLDS` x `RATIOS`, output over `GAINS`, with provenance; as stored in JSON."""
+    benches = []
+    for i_threshold, i_gain in zip(THRESHOLDS, GAINS, strict=True):
+        row = np.full(len(RATIOS), i_threshold)
+        benches.append(bench(technology, row, RATIOS * row, np.full(len(RATIOS), i_gain)))
+    results = run_many([job for _, job in benches])
+    up, down, output = [], [], []
+    for number, ((design, _), data) in enumerate(zip(benches, results, strict=True)):
+        curves = hysteresis(design, data)
+        up.append((curves.up / THRESHOLDS[number]).tolist())
+        down.append((curves.down / THRESHOLDS[number]).tolist())
+        middle = int(np.argmin(np.abs(RATIOS - 0.5)))
+        output.append(float(curves.output[curves.turn, middle] / GAINS[number]))
+        if progress:
+            progress(number + 1, len(benches))
+    return {
+        "threshold": THRESHOLDS.tolist(),
+        "ratio": RATIOS.tolist(),
+        "up": up,
+        "down": down,
+        "gain": GAINS.tolist(),
+        "output": output,
+        "provenance": {
+            "technology": technology.name,
+            "model_hash": technology.model_hash,
+            "supply": technology.supply,
+            "temperature_celsius": technology.temperature_celsius,
+            "tolerances": LATCH.settings(),
+            "ngspice": find_ngspice()[1],
+            "cmru_hw": __version__,
+        },
+    }
+
+
+def main(name: str, output: str) -> None:
+    """Characterise and write the calibration beside the card."""
+    content = characterize_latch(load_technology(name), lambda done, of: print(f"{done}/{of}", file=sys.stderr))
+    write_atomically(Path(output), json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,102 @@
+"""Training noise against its distribution, and the margin penalty against arithmetic by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from cmru_hw.nn.network import Network, NetworkConfig
+from cmru_hw.nn.threshold_cell import ThresholdCell
+from cmru_hw.training.config import MarginConfig
+from cmru_hw.training.margin import margin_penalty
+from cmru_hw.training.noise import perturb, set_candidate_noise
+
+
+def network(unit: str = "fq_bmru") -> Network:
+    config = {"unit": unit, "input_size": 2, "model_size": 3, "hidden_size": 4}
+    return Network(NetworkConfig.model_validate({**config, "num_layers": 2, "num_classes": 2}))
+
+
+def test_factor_is_log_normal_with_median_one() -> None:
+    torch.manual_seed(0)
+    values = -2 * torch.ones(200_000)
+    logs = torch.log(perturb({"w": values}, 0.3)["w"] / values)
+    assert abs(logs.mean().item()) < 0.003
+    assert abs(logs.std().item() - 0.3) < 0.003
+
+
+def test_noise_draws_anew_and_leaves_the_stored_weights() -> None:
+    net = network()
+    stored = dict(net.named_parameters())
+    before = {name: value.clone() for name, value in stored.items()}
+    first, second = perturb(stored, 0.2), perturb(stored, 0.2)
+    for name, value in stored.items():
+        assert torch.equal(value, before[name])
+        nonzero = value != 0
+        assert (first[name][nonzero] != second[name][nonzero]).all()
+    functional_call(net, first, (torch.randn(2, 5, 2), torch.tensor([5, 3]))).sum().backward()
+    assert net.projection.weight.grad is not None
+    assert perturb(stored, 0.0) is stored
+
+
+def test_initial_state_is_exact() -> None:
+    stored = dict(network("cmru").named_parameters())
+    noisy = perturb(stored, 0.2)
+    name = "layers.0.unit.initial_state"
+    assert torch.equal(noisy[name], stored[name])
+    assert not torch.equal(noisy["layers.0.unit.threshold"], stored["layers.0.unit.threshold"])
+
+
+def test_noise_reaches_the_weights_of_a_torch_gru() -> None:
+    gru, x = nn.GRU(3, 4, batch_first=True), torch.randn(2, 5, 3)
+    clean = gru(x)[0]
+    noisy = functional_call(gru, perturb(dict(gru.named_parameters()), 0.5), (x,))[0]
+    assert (noisy - clean).abs().max() > 1e-3
+    assert torch.equal(gru(x)[0], clean)
+
+
+def test_candidate_noise_is_set_on_every_unit() -> None:
+    net = network()
+    set_candidate_noise(net, 0.07)
+    cells = [module for module in net.modules() if isinstance(module, ThresholdCell)]
+    assert [cell.candidate_noise for cell in cells] == [0.07, 0.07]
+
+
+class OneUnit(nn.Module):
+    """A threshold unit whose candidate is its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = network()
+        self.unit = net.layers[0].unit
+        with torch.no_grad():
+            self.unit.candidate.weight.copy_(torch.eye(4, 3))
+            self.unit.candidate.bias.zero_()
+            self.unit.threshold_low.fill_(0.2)
+            self.unit.width.fill_(0.3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.unit(x)[0]
+        return states
+
+
+def test_margin_penalty_counts_shortfalls_of_valid_frames() -> None:
+    net = OneUnit()
+    x = torch.tensor([[[0.25, 0.0, 1.0], [0.5, 0.2, 0.46]], [[0.2, 9.0, 9.0], [0.2, 0.2, 0.2]]])
+    with margin_penalty(net, MarginConfig(distance=0.1, weight=2.0), torch.tensor([2, 1])) as penalty:
+        net(x)
+    # shortfalls of 0.1: 0.25 -> 0.05, 0.5 -> 0.1, 0.2 -> 0.1, 0.46 -> 0.06, then 0.2 -> 0.1; the last
+    # frame is padding; 3 valid frames of 4 units
+    expected = 2 * (0.05 + 0.1 + 0.1 + 0.06 + 0.1) / 12
+    assert penalty().item() == pytest.approx(expected, rel=1e-5)
+    penalty().backward()
+    assert net.unit.threshold_low.grad is not None
+    assert not net.unit.candidate._forward_hooks
+
+
+def test_no_margin_costs_nothing() -> None:
+    with margin_penalty(network(), None, torch.tensor([2])) as penalty:
+        pass
+    assert penalty().item() == 0
