@@ -7,7 +7,7 @@ behavioural model and the SPICE netlist are both read off its stages.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,12 +43,13 @@ class Facts(Strict):
     num_classes: Annotated[int, Field(ge=1)]
     input_size: Annotated[int, Field(ge=1)]
     unit_current: Annotated[float, Field(gt=0)]  # A for one model unit
+    logit_scale: Annotated[float, Field(gt=0)]  # output current of one logit, in units of unit_current
     quiescent_current: Annotated[float, Field(ge=0)]  # A added to both currents of an input pair
     frame_period: Annotated[float, Field(gt=0)]  # s
     ramp: Annotated[float, Field(gt=0)]  # s, in which inputs move to a new frame's value
     supply: Annotated[float, Field(gt=0)]  # V
     inputs: list[str]  # names of the positive and the negative input stage
-    outputs: list[str]  # names of the positive and the negative output stage
+    outputs: list[str]  # names of the positive and (where x can be negative) the negative output stage
     states: list[str]  # names of the stages that hold the state, by layer
 
 
@@ -89,7 +90,9 @@ class Design:
     @property
     def latches(self) -> list[Latch]:
         """The stages that hold the state, by layer."""
-        return [stage for stage in (self.signals[name] for name in self.facts.states) if isinstance(stage, Latch)]
+        return [
+            stage for stage in (self.signals[name] for name in self.facts.states) if isinstance(stage, Latch)
+        ]
 
     def devices(self) -> dict[str, DeviceArray]:
         """Every transistor, as `{stage}.{part}`; the one list that mismatch, area and count are made from."""
@@ -122,9 +125,10 @@ class Design:
             negative: np.maximum(-current, 0.0) + facts.quiescent_current,
         }
 
-    def decode(self, positive: Array, negative: Array) -> Array:
-        """Logits [..., C] from the output current pair (A)."""
-        value = (positive - negative) / self.facts.unit_current
+    def decode(self, values: Mapping[str, Array]) -> Array:
+        """Logits [..., C] from the currents (A) of the output stages."""
+        currents = [values[name] for name in self.facts.outputs]
+        value = (currents[0] - sum(currents[1:])) / (self.facts.unit_current * self.facts.logit_scale)
         if self.facts.boundary == "core":
             return value @ self.software["readout.weight"].T + self.software["readout.bias"]
         return value
@@ -220,13 +224,26 @@ def _load_stage(entry: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Stage
     return cls(**entry)
 
 
-def pool_decisions(logits: Array, lengths: Decisions, pool: Pool) -> Decisions:
-    """Decision [B] from frame logits [B, T, C] and valid lengths [B]; ties go to the lowest class."""
-    frames = np.arange(logits.shape[-2])
-    if pool == "last":
-        scores = np.take_along_axis(logits, (lengths - 1)[:, None, None], axis=-2)[:, 0]
-    else:
-        valid = (frames < lengths[:, None])[..., None]
-        votes = np.eye(logits.shape[-1])[np.argmax(logits, -1)] if pool == "vote" else logits
-        scores = np.where(valid, votes, 0.0).sum(-2) / lengths[:, None]
-    return np.argmax(scores, -1)
+def block_of(stage: str) -> str:
+    """Part of the network a stage belongs to: input, projection, layer0, ..., readout."""
+    return stage.partition("_")[0]
+
+
+class Pooled:
+    """Frame logits pooled as they come: [..., B, C] a frame; ties go to the lowest class."""
+
+    def __init__(self, pool: Pool, lengths: Decisions) -> None:
+        self._pool, self._lengths = pool, lengths
+        self._scores: Array | float = 0.0
+
+    def add(self, t: int, logits: Array) -> None:
+        """Take frame t in, for those inputs whose length it is within."""
+        counts = self._lengths == t + 1 if self._pool == "last" else t < self._lengths
+        if self._pool == "vote":
+            logits = np.eye(logits.shape[-1])[np.argmax(logits, axis=-1)]
+        self._scores = self._scores + np.where(counts[:, None], logits, 0.0)
+
+    @property
+    def decision(self) -> Decisions:
+        """The winning class, [..., B]."""
+        return np.argmax(self._scores, axis=-1)

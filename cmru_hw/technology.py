@@ -57,8 +57,9 @@ class Technology(Strict):
     slope_factor: PerPolarity  # n in I = I0 exp(V_GS / (n U_T))
     a_vt_mv_um: PerPolarity  # Pelgrom coefficient of the threshold voltage
     largest_ratio: Positive  # of a weight: output to input current
-    latch_capacitance: list[Annotated[float, Field(ge=0)]]  # F on v0, by layer; the last serves all later ones
+    latch_capacitance: list[Annotated[float, Field(ge=0)]]  # F on v0, by layer; the last serves later ones
     smallest_hysteresis: Positive  # A; a narrower latch is built as a comparator
+    smallest_threshold: Positive  # A; a latch with a lower beta_lo never resets
     rest_margin: Positive  # A; candidates resting closer than this to a threshold are reported
     sources: list[str]
 

@@ -38,7 +38,7 @@ class _ClippedScan(torch.autograd.Function):
         if runs_compiled(b):
             b, s0 = b.contiguous(), s0.contiguous()
             s = torch.empty_like(b)
-            run_kernel(_forward_kernel, _scalar(limit, b), b, s0, s, elements=s.numel())
+            run_kernel(_forward_kernel, _scalar(limit, b), b, s0, s)
         else:
             s = tree_clipped_scan(b, s0, limit)
         ctx.save_for_backward(b, s, s0)
@@ -52,7 +52,7 @@ class _ClippedScan(torch.autograd.Function):
         if runs_compiled(s):
             db = torch.empty_like(s)
             limit = _scalar(ctx.limit, b)
-            run_kernel(_backward_kernel, limit, b, s, s0, grad.contiguous(), db, elements=s.numel())
+            run_kernel(_backward_kernel, limit, b, s, s0, grad.contiguous(), db)
         else:
             db = tree_clipped_backward(b, s, s0, ctx.limit, grad)
         return db, db[:, 0].clone(), None

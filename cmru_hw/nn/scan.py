@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.autograd.function import once_differentiable
 LANES = 64
 """Units that one job of the CPU kernels walks through time with: a few cache lines of each array."""
 
-PARALLEL_FROM = 2**15
+PARALLEL_FROM = 2**17
 """Elements from which a scan uses all threads: below, waking them costs more than they save."""
 
 
@@ -58,11 +59,12 @@ def runs_compiled(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
 
 
-def run_kernel(kernel: Callable[..., None], *arguments: Any, elements: int) -> None:
-    """Call a parallel kernel, tensors given as arrays, on one thread if the work is small."""
+def run_kernel(kernel: Callable[..., None], *arguments: Any) -> None:
+    """Call a parallel kernel, tensors given as arrays; on one thread unless the last, [B, T, N], is large."""
     arrays = [value.numpy() if isinstance(value, Tensor) else value for value in arguments]
-    threads = get_num_threads()
-    set_num_threads(threads if elements >= PARALLEL_FROM else 1)
+    threads, large = get_num_threads(), arrays[-1].size >= PARALLEL_FROM
+    jobs = arrays[-1].shape[0] * math.ceil(arrays[-1].shape[2] / LANES)
+    set_num_threads(min(threads, jobs) if large else 1)
     try:
         kernel(*arrays)
     finally:
@@ -75,7 +77,7 @@ class _LinearScan(torch.autograd.Function):
         if runs_compiled(b):
             a, b, s0 = a.contiguous(), b.contiguous(), s0.contiguous()
             s = torch.empty_like(b)
-            run_kernel(_forward_kernel, a, b, s0, s, elements=s.numel())
+            run_kernel(_forward_kernel, a, b, s0, s)
         else:
             s = tree_scan(a, b, s0)
         ctx.save_for_backward(a, s, s0)
@@ -87,7 +89,7 @@ class _LinearScan(torch.autograd.Function):
         a, s, s0 = ctx.saved_tensors
         if runs_compiled(s):
             da, db = torch.empty_like(s), torch.empty_like(s)
-            run_kernel(_backward_kernel, a, s, s0, grad.contiguous(), da, db, elements=s.numel())
+            run_kernel(_backward_kernel, a, s, s0, grad.contiguous(), da, db)
         else:
             da, db = tree_backward(a, s, s0, grad)
         return da, db, a[:, 0] * db[:, 0]

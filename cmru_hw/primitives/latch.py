@@ -71,6 +71,10 @@ class LatchCalibration:
         """Output current of a set latch relative to its programmed I_gain."""
         return np.interp(np.log(np.maximum(i_gain, 1e-15)), np.log(self.gain), self.output)
 
+    def upper_range(self) -> tuple[float, float]:
+        """Upper thresholds (A) that can be programmed whatever the width."""
+        return float(self.threshold[0] * self.up[0].max()), float(self.threshold[-1] * self.up[-1].min())
+
     def programmed(self, beta_hi: float, beta_lo: float) -> tuple[float, float]:
         """I_thresh and I_width (A) that give these thresholds. Raises ValueError outside the grid."""
 

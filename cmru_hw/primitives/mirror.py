@@ -73,7 +73,9 @@ class Signal:
 
     def gain_per_unit(self, polarity: Polarity, shifts: Shifts, technology: Technology) -> Array:
         """Current of one nominal unit transistor of `polarity`, relative to the signal; [..., size]."""
-        gain = np.asarray(1.0 / (self.diode_units * self._strength("diode", self.polarity, shifts, technology)))
+        gain = np.asarray(
+            1.0 / (self.diode_units * self._strength("diode", self.polarity, shifts, technology))
+        )
         if polarity != self.polarity:
             gain = gain * self._strength("copy", self.polarity, shifts, technology)
             gain = gain / self._strength("copy_diode", self.other, shifts, technology)
@@ -83,7 +85,9 @@ class Signal:
         ones = np.ones(self.size)
         return ones * strength(shifts[f"{self.name}.{part}"], polarity, technology) if shifts else ones
 
-    def draw_signal(self, cell: SubCircuit, shifts: Shifts, technology: Technology, diode: bool = True) -> None:
+    def draw_signal(
+        self, cell: SubCircuit, shifts: Shifts, technology: Technology, diode: bool = True
+    ) -> None:
         """Add the diode (unless the cell has its own) and the copies to a SPICE cell."""
         for j in range(self.size):
             if diode:
@@ -212,7 +216,9 @@ class Mirror(Signal):
             if shifts:
                 polarity, sign = self.transistor_polarity(positive), _SIGN[positive]
                 current = current * strength(shifts[f"{self.name}.bias_{sign}"], polarity, technology)
-                current = current / strength(shifts[f"{self.name}.bias_reference_{sign}"], polarity, technology)
+                current = current / strength(
+                    shifts[f"{self.name}.bias_reference_{sign}"], polarity, technology
+                )
             arriving.append(current)
         return arriving[0], arriving[1]
 

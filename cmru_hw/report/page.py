@@ -49,11 +49,16 @@ CAPTIONS = {
     "training_curve": "Loss and accuracy while training.",
 }
 
+MODELS = {"behavioral": "behavioural", "spice": "SPICE"}
+
 KINDS = {
     "static": "a wrong current at the frame's end",
-    "dynamic": "a hazard: a transient was latched",
+    "dynamic": "a hazard, a transient that was latched",
     "inherited": "held from an earlier error",
 }
+
+
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def render(
         for place, names in {**PLACES, "others": [name for name in figures if name not in placed]}.items()
     }
     numbers = _Numbers(metrics)
-    breakdown = power_rows(metrics)
+    breakdown = power_table(metrics)
     agreement = agreement_rows(metrics, sections.agreement)
     return environment.get_template("page.html.j2").render(
         title=str(metrics.get("task", "co-design")).replace("_", " "),
@@ -120,7 +125,7 @@ def render(
         sections=sections,
         clip_columns=list(dict.fromkeys(key for row in sections.clips or () for key in row)),
         provenance=list(_flat(sections.provenance or {})),
-        left_out=left_out(numbers, sections, agreement, breakdown),
+        left_out=left_out(numbers, sections, agreement, breakdown["rows"]),
         papers=PAPERS,
         notice=NOTICE,
         text=_text,
@@ -153,19 +158,32 @@ def percent(fraction: float) -> str:
     """0.9574 as "95.7 %"; only 1 is "100 %"."""
     shown = f"{100 * fraction:.1f}"
     if shown == "100.0":
-        return "100 %" if fraction == 1 else "> 99.9 %"
-    return f"{shown} %"
+        return f"100{NBSP}%" if fraction == 1 else f">{NBSP}99.9{NBSP}%"
+    return f"{shown}{NBSP}%"
 
 
 def quantity(value: float, unit: str) -> str:
     """4.1e-8, "W" as "41 nW"."""
     factor, label = si([value], unit)
-    return f"{value * factor:.3g} {label}"
+    return f"{value * factor:.3g}{NBSP}{label}"
 
 
 def area(square_metres: float) -> str:
-    """Square micrometres, or square millimetres from 0.1 on."""
-    return f"{square_metres * 1e6:.3g} mm²" if square_metres >= 1e-7 else f"{square_metres * 1e12:.4g} µm²"
+    """1.234e-8 as "12 340 µm²"; square millimetres from 0.1 on."""
+    if square_metres >= 1e-7:
+        return f"{square_metres * 1e6:.3g}{NBSP}mm²"
+    return f"{count(round(square_metres * 1e12))}{NBSP}µm²"
+
+
+def count(number: int) -> str:
+    """12340 as "12 340"."""
+    return f"{number:,}".replace(",", NBSP)
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """Two fractions as "90.5 to 93.8 %"."""
+    low, high = bounds
+    return f"{100 * low:.1f} to {100 * high:.1f}".replace(" ", NBSP) + f"{NBSP}%"
 
 
 def tiles(numbers: _Numbers) -> list[dict[str, str]]:
@@ -173,13 +191,13 @@ def tiles(numbers: _Numbers) -> list[dict[str, str]]:
     size, transistors = numbers.get("area_m2"), numbers.get("transistors")
     parameters = numbers.get("parameters")
     inputs, target = numbers.get("agreement.inputs"), numbers.get("robustness.yield_target")
-    interval, chips = numbers.get("robustness.yield_ci95"), numbers.get("robustness.chips")
+    bounds, chips = numbers.get("robustness.yield_ci95"), numbers.get("robustness.chips")
     energy = numbers.si("energy_per_inference_j", "J")
     yield_note = [f"of {chips} chips"] if chips is not None else []
-    if interval is not None:
-        yield_note.append(f"95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f} %")
     if target is not None:
-        yield_note.append(f"at accuracy {percent(target)} or better")
+        yield_note.append(f"reach {percent(target)}")
+    if bounds is not None:
+        yield_note.append(f"(95{NBSP}% interval {interval(bounds)})")
     found = [
         ("Software accuracy", numbers.percent("accuracy.software"), "the trained network"),
         ("Behavioural accuracy", numbers.percent("accuracy.behavioral"), "the fast device model"),
@@ -191,11 +209,11 @@ def tiles(numbers: _Numbers) -> list[dict[str, str]]:
         ),
         ("Power, SPICE", numbers.si("power_w.spice", "W"), f"{energy} an inference" if energy else ""),
         ("Power, behavioural", numbers.si("power_w.behavioral", "W"), ""),
-        ("Yield", numbers.percent("robustness.yield"), ", ".join(yield_note)),
+        ("Yield", numbers.percent("robustness.yield"), " ".join(yield_note)),
         (
             "Transistors",
-            f"{transistors:,}".replace(",", " ") if transistors is not None else None,
-            f"{parameters:,} parameters".replace(",", " ") if parameters is not None else "",
+            count(transistors) if transistors is not None else None,
+            f"{count(parameters)} parameters" if parameters is not None else "",
         ),
         ("Active area", area(size) if size is not None else None, ""),
     ]
@@ -218,7 +236,9 @@ def agreement_rows(
         rows.append(
             {
                 "pair": pair,
-                "decisions": f"{decisions} of {inputs}" if None not in (decisions, inputs) else None,
+                "decisions": f"{count(decisions)} of {count(inputs)}"
+                if None not in (decisions, inputs)
+                else None,
                 "decision_fraction": numbers.percent("decision_fraction"),
                 "state_fraction": numbers.percent("state_fraction"),
                 "logit_error": numbers.si("logit_error_a", "A"),
@@ -228,23 +248,35 @@ def agreement_rows(
     return rows
 
 
-def power_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The power breakdown with shares, largest first; nested breakdowns are joined by "/"."""
-    breakdown = _Numbers(metrics).get("power_w.breakdown")
-    entries = [
-        (name, value) for name, value in _flat(breakdown or {}, "/") if isinstance(value, (int, float))
+def power_table(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The power breakdown with shares, largest first.
+
+    It may be flat or nested (joined by "/"), and may be given by model, for a column each.
+    """
+    breakdown = _Numbers(metrics).get("power_w.breakdown") or {}
+    by_model = {
+        name: entry for name, entry in breakdown.items() if name in MODELS and isinstance(entry, Mapping)
+    }
+    columns = [dict(_flat(entry, "/")) for entry in (by_model.values() if by_model else [breakdown])]
+    totals = [sum(column.values()) for column in columns]
+    names = sorted({name for column in columns for name in column})
+    names.sort(key=lambda name: -max(column.get(name, 0.0) for column in columns))
+    rows = [
+        (name, [_share(column.get(name), total) for column, total in zip(columns, totals, strict=True)])
+        for name in names
     ]
-    total = sum(value for _, value in entries)
-    entries.sort(key=lambda entry: (-entry[1], entry[0]))
-    return [
-        {"name": name, "power": quantity(value, "W"), "share": percent(value / total) if total else ""}
-        for name, value in entries
-    ]
+    return {"models": [MODELS[name] for name in by_model], "rows": rows}
+
+
+def _share(power: float | None, total: float) -> tuple[str, str]:
+    if power is None:
+        return _text(None), ""
+    return quantity(power, "W"), percent(power / total) if total else ""
 
 
 def mismatch_rows(numbers: _Numbers) -> list[tuple[str, str]]:
     """What `robustness` found, as label and value."""
-    interval, scale = numbers.get("robustness.yield_ci95"), numbers.get("robustness.sigma_scale")
+    bounds, scale = numbers.get("robustness.yield_ci95"), numbers.get("robustness.sigma_scale")
     chips = numbers.get("robustness.chips")
     rows = [
         ("Chips", None if chips is None else str(chips)),
@@ -256,7 +288,7 @@ def mismatch_rows(numbers: _Numbers) -> list[tuple[str, str]]:
         ("Yield", numbers.percent("robustness.yield")),
         (
             "95 % interval of the yield",
-            None if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %",
+            None if bounds is None else interval(bounds),
         ),
     ]
     return [(label, value) for label, value in rows if value is not None]

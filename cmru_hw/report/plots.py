@@ -14,8 +14,6 @@ from typing import Any, ParamSpec
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
@@ -71,7 +69,7 @@ def svg(figure: Figure) -> str:
     """The figure as SVG text, the same for the same data."""
     buffer = io.BytesIO()
     with matplotlib.style.context(["default", STYLE]):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue().decode("utf-8")
 
 
@@ -79,8 +77,7 @@ def png(figure: Figure, dpi: int = 144) -> bytes:
     """The figure as PNG."""
     buffer = io.BytesIO()
     with matplotlib.style.context(["default", STYLE]):
-        figure.set_dpi(dpi)
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -88,7 +85,10 @@ def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     @functools.wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with matplotlib.style.context(["default", STYLE]):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once, so that drawing it twice gives the same
+            return figure
 
     return styled
 
@@ -181,7 +181,7 @@ def waveforms(
             label="behavioural",
         )
         axes.set_title(name, loc="left", fontsize=8.5, pad=2)
-        axes.yaxis.set_major_locator(MaxNLocator(2))
+        axes.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
         axes.margins(x=0, y=0.12)
     panels[-1].set_xlabel(f"time ({unit_t})")
     figure.supylabel(f"current ({unit_y})", fontsize=9.5)
@@ -201,7 +201,10 @@ def confusion(matrix: ArrayLike, labels: Sequence[str] | None = None) -> Figure:
         raise ConfigError(f"labels: {size} needed, got {len(ticks)}")
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = _axes(min(max(0.34 * size + 1.0, 2.4), 5.0))
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1.25)
+    cells = np.arange(size + 1) - 0.5
+    axes.pcolormesh(cells, cells, share, cmap="Blues", vmin=0, vmax=1.25, edgecolors="white", linewidth=0.5)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
     axes.set_xticks(range(size), ticks, rotation=90 if max(map(len, ticks)) > 3 else 0)
     axes.set_yticks(range(size), ticks)
     axes.set_xlabel("decision")
@@ -254,8 +257,11 @@ def accuracy_over_chips(accuracies: ArrayLike, nominal: float, yield_target: flo
     target = 100 * yield_target
     low, high = values.min(), values.max()
     apart = np.diff(np.unique(np.round(values, 6)))
-    step = max((high - low) / 30, float(apart.min()) if apart.size else 1.0)
-    edges = low - step / 2 + step * np.arange(int(np.ceil((high - low) / step + 0.5)) + 1)
+    grain = float(apart.min()) if apart.size else 1.0
+    step = grain * max(np.ceil((high - low) / grain / 30), 1)
+    edges = (
+        target - 1e-7 + step * np.arange(np.floor((low - target) / step), np.ceil((high - target) / step) + 2)
+    )
     figure, axes = _axes(2.9)
     passed = values >= target - 1e-9
     for chosen, color, verdict in ((~passed, "#b9bec7", "fail"), (passed, SPICE, "reach it")):

@@ -1,6 +1,6 @@
 """Measure primitives in ngspice: thresholds of the 9T latch over programmed currents.
 
-    python -m cmru_hw.spice.characterize generic180 circuits/technologies/generic180/latch.json
+python -m cmru_hw.spice.characterize generic180 circuits/technologies/generic180/latch.json
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def bench(
     )  # fmt: skip
     facts = Facts(
         technology=technology.name, unit="fq_bmru", boundary="core", pool="last", num_classes=count,
-        input_size=count, unit_current=1e-9, quiescent_current=0.0, frame_period=sweep / 2, ramp=sweep / 2,
+        input_size=count, unit_current=1e-9, logit_scale=1.0, quiescent_current=0.0, frame_period=sweep / 2, ramp=sweep / 2,
         supply=technology.supply, inputs=["candidate", "candidate"], outputs=["inverse", "inverse"],
         states=["latch"],
     )  # fmt: skip
@@ -105,7 +105,9 @@ def hysteresis(design: Design, data: RawData) -> Hysteresis:
     return Hysteresis(candidate, output, turn, candidate[first, columns], down)
 
 
-def measure_hysteresis(technology: Technology, i_threshold: float, i_width: float, i_gain: float) -> Hysteresis:
+def measure_hysteresis(
+    technology: Technology, i_threshold: float, i_width: float, i_gain: float
+) -> Hysteresis:
     """One latch in ngspice."""
     design, job = bench(technology, *(np.array([a]) for a in (i_threshold, i_width, i_gain)))
     return hysteresis(design, run(job))
@@ -150,7 +152,9 @@ def characterize_latch(
 
 def main(name: str, output: str) -> None:
     """Characterise and write the calibration beside the card."""
-    content = characterize_latch(load_technology(name), lambda done, of: print(f"{done}/{of}", file=sys.stderr))
+    content = characterize_latch(
+        load_technology(name), lambda done, of: print(f"{done}/{of}", file=sys.stderr)
+    )
     write_atomically(Path(output), json.dumps(content, indent=1) + "\n")
 
 

@@ -85,7 +85,7 @@ def test_clipped_tree_path_equals_compiled_path_on_whole_steps(shape, seed, limi
 
 def test_all_threads_equal_one_thread():
     """A scan above the size where it goes parallel, piece by piece below it."""
-    a, b, s0 = inputs = draw((5, 60, 2 * LANES + 7), 6, torch.float32)
+    a, b, s0 = inputs = draw((5, 200, 2 * LANES + 7), 6, torch.float32)
     assert b.numel() >= PARALLEL_FROM
     s, clipped = linear_scan(*inputs), clipped_scan(b, s0, 2)
     whole = [*gradients(s, inputs), *gradients(clipped, [b, s0])]

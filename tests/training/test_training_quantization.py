@@ -16,9 +16,7 @@ from cmru_hw.training.quantization import bake, fake_quantize, matrix_names, rou
 
 def network() -> Network:
     return Network(
-        NetworkConfig(
-            unit="fq_bmru", input_size=3, model_size=4, hidden_size=5, num_layers=2, num_classes=2
-        )
+        NetworkConfig(unit="fq_bmru", input_size=3, model_size=4, hidden_size=5, num_layers=2, num_classes=2)
     )
 
 

@@ -1,0 +1,117 @@
+"""The fast model: a design's stages as NumPy equations on currents, one step a frame, for many chips at once.
+
+Each frame is read when it has settled, so what happens inside a frame (delay, hazards) is not in this
+model; `compare` shows what that costs against SPICE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmru_hw.design import Design, Pooled, block_of
+from cmru_hw.primitives.device import Array, Shifts
+from cmru_hw.primitives.latch import Latch
+from cmru_hw.primitives.mirror import Input, Mirror
+from cmru_hw.result import Result
+from cmru_hw.stimulus import Stimulus
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame's currents (A) and bits by stage, and the supply current (A) by (stage, primitive)."""
+
+    values: dict[str, Array]
+    bits: dict[str, Array]
+    supply: dict[tuple[str, str], Array]
+
+
+class BehavioralModel:
+    """A design's gains and thresholds, ideal or of the given chips, ready to step."""
+
+    def __init__(self, design: Design, shifts: Shifts | None = None) -> None:
+        self.design = design
+        given = shifts or {}
+        technology, signals = design.technology, design.signals
+        self._ratios, self._biases, self._latches = {}, {}, {}
+        for stage in design.stages:
+            if isinstance(stage, Mirror):
+                self._ratios[stage.name] = stage.ratios(signals, given, technology)
+                self._biases[stage.name] = stage.bias_currents(given, technology)
+            elif isinstance(stage, Latch):
+                self._latches[stage.name] = stage.currents(signals, given, technology)
+
+    def frames(self, x: Array) -> Iterator[Frame]:
+        """Step through x [B, T, I], a frame at a time."""
+        currents = self.design.encode(x)
+        bits = {
+            latch.name: np.broadcast_to(latch.initial_state.astype(float), (len(x), latch.size))
+            for latch in self.design.latches
+        }
+        for t in range(x.shape[1]):
+            frame = self._step({name: current[:, t] for name, current in currents.items()}, bits)
+            bits = frame.bits
+            yield frame
+
+    def _step(self, inputs: dict[str, Array], bits: dict[str, Array]) -> Frame:
+        values, new_bits, supply = dict(inputs), {}, {}
+        for stage in self.design.stages:
+            name = stage.name
+            if isinstance(stage, Input):
+                drawn = stage.supply_current(values[name])
+            elif isinstance(stage, Mirror):
+                positive, negative = self._biases[name]
+                sums = {True: _over_batch(positive), False: _over_batch(negative)}
+                for (source, sign), ratio in self._ratios[name].items():
+                    sums[sign] = sums[sign] + values[source] @ np.swapaxes(ratio, -1, -2)
+                values[name] = np.maximum(sums[True] - sums[False], 0.0)
+                drawn = stage.supply_current(values[name], sums[True])
+            else:
+                currents, candidate = self._latches[name], values[stage.candidate]
+                new_bits[name] = stage.step(bits[name], candidate, currents)
+                values[name] = stage.output(new_bits[name], currents)
+                drawn = stage.supply_current(new_bits[name], candidate, values[name], currents)
+            for primitive, current in drawn.items():
+                supply[name, primitive] = current
+        return Frame(values, new_bits, supply)
+
+    def run(self, stimulus: Stimulus) -> Result:
+        """Everything about the inputs."""
+        design, facts, lengths = self.design, self.design.facts, stimulus.lengths
+        pooled = Pooled(facts.pool, lengths)
+        logits = []
+        power: dict[str, Array] = {}
+        states: list[list[Array]] = [[] for _ in facts.states]
+        candidates: list[list[Array]] = [[] for _ in facts.states]
+        for t, frame in enumerate(self.frames(stimulus.x)):
+            logits.append(design.decode(frame.values))
+            pooled.add(t, logits[-1])
+            for layer, latch in enumerate(design.latches):
+                states[layer].append(frame.bits[latch.name])
+                candidates[layer].append(frame.values[latch.candidate])
+            for (stage, primitive), current in frame.supply.items():
+                key = f"{block_of(stage)}/{primitive}"
+                power[key] = power.get(key, 0.0) + facts.supply * current * stimulus.shares[:, t]
+        past = (np.arange(stimulus.x.shape[1]) >= lengths[:, None])[..., None]
+        return Result(
+            logits=np.where(past, np.nan, np.stack(logits, axis=-2)),
+            decision=pooled.decision,
+            states=[np.where(past, -1, np.stack(layer, axis=-2)).astype(np.int8) for layer in states],
+            candidates=[np.where(past, np.nan, np.stack(layer, axis=-2)) for layer in candidates],
+            supply_power=np.sum(np.broadcast_arrays(*power.values()), axis=0),
+            breakdown=power,
+        )
+
+    def decisions(self, stimulus: Stimulus) -> NDArray[np.int64]:
+        """The decisions alone, in memory that does not grow with T."""
+        pooled = Pooled(self.design.facts.pool, stimulus.lengths)
+        for t, frame in enumerate(self.frames(stimulus.x)):
+            pooled.add(t, self.design.decode(frame.values))
+        return pooled.decision
+
+
+def _over_batch(parameter: Array) -> Array:
+    return parameter[..., None, :] if parameter.ndim > 1 else parameter

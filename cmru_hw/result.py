@@ -1,0 +1,52 @@
+"""What either engine gives."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmru_hw.config import write_atomically
+from cmru_hw.primitives.device import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """B inputs of T frames through a design; behavioural results have a leading axis where chips were given.
+
+    logits [B, T, C] in model units and decision [B]; by layer, states [B, T, N] (bits at the end of each
+    frame) and candidates [B, T, N] (A, at the candidate's diode); supply_power [B] in W averaged over the
+    valid frames, breakdown {"block/primitive": [B]} in W. Frames past an input's length hold NaN (-1 in
+    states). `waveforms` (ngspice only): {"time" [P] in s, "logits" [B, P, C], "candidate_l" [B, P, N] in A,
+    "v0_l" [B, P, N] in V}. `rungs` [B]: the rung of the retry ladder that each run needed (ngspice only).
+    """
+
+    logits: Array
+    decision: NDArray[np.int64]
+    states: list[NDArray[np.int8]]
+    candidates: list[Array]
+    supply_power: Array
+    breakdown: dict[str, Array]
+    waveforms: dict[str, Array] = field(default_factory=dict)
+    rungs: NDArray[np.int64] | None = None
+
+    def save(self, path: Path) -> None:
+        """Write an `.npz` with one array a field: state_0, candidate_0, power.layer0/latch, ..."""
+        arrays: dict[str, NDArray[np.generic]] = {
+            "logits": self.logits,
+            "decision": self.decision,
+            "supply_power": self.supply_power,
+        }
+        for layer, (states, candidates) in enumerate(zip(self.states, self.candidates, strict=True)):
+            arrays[f"state_{layer}"] = states
+            arrays[f"candidate_{layer}"] = candidates
+        arrays |= {f"power.{key}": value for key, value in self.breakdown.items()}
+        arrays |= {f"waveform.{key}": value.astype(np.float32) for key, value in self.waveforms.items()}
+        if self.rungs is not None:
+            arrays["rung"] = self.rungs
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        write_atomically(path, buffer.getvalue())

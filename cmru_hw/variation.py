@@ -1,0 +1,34 @@
+"""Chips: one seeded draw of a threshold shift for every transistor of a design."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cmru_hw.design import Design
+from cmru_hw.errors import ConfigError
+from cmru_hw.primitives.device import Array
+
+
+def draw(design: Design, chips: Sequence[int], seed: int, scale: float = 1.0) -> dict[str, Array]:
+    """Threshold shifts (V) of the numbered chips, by `{stage}.{part}`, each [chips, ...].
+
+    Gaussian with the Pelgrom sigma A_VT / sqrt(W L M) of each transistor times `scale`. Chip k of a seed
+    is the same chip in every call, whichever others are drawn with it. Raises ConfigError for scale < 0.
+    """
+    if not scale >= 0:
+        raise ConfigError(f"mismatch: scale must be >= 0, got {scale}")
+    devices = design.devices()
+    sigmas = {name: scale * array.sigma_vt(design.technology) for name, array in devices.items()}
+    shifts = {name: np.empty((len(chips), *sigma.shape)) for name, sigma in sigmas.items()}
+    for row, chip in enumerate(chips):
+        generator = np.random.default_rng([seed, chip])
+        for name, sigma in sigmas.items():
+            shifts[name][row] = sigma * generator.standard_normal(sigma.shape)
+    return shifts
+
+
+def one_chip(shifts: dict[str, Array], row: int) -> dict[str, Array]:
+    """The shifts of a single chip of a draw, as the netlist takes them."""
+    return {name: array[row] for name, array in shifts.items()}
