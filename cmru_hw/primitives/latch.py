@@ -80,7 +80,7 @@ class LatchCalibration:
 
         def thresholds(i_thresh: float, ratio: float) -> tuple[float, float]:
             up, down = self.forward(np.array(i_thresh), np.array(ratio * i_thresh))
-            return float(up), float(down)
+            return float(up.item()), float(down.item())
 
         def i_thresh_for(ratio: float) -> float:
             low, high = self.threshold[0], self.threshold[-1]

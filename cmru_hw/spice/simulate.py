@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from cmru_hw.design import Design, Pooled, block_of
+from cmru_hw.design import Design, Pooled, Stage, block_of
 from cmru_hw.primitives.device import Array, Shifts
+from cmru_hw.primitives.latch import Latch
 from cmru_hw.result import Result
 from cmru_hw.spice.netlist import (
     ammeters,
@@ -66,15 +68,103 @@ def simulate(
     shifts: Shifts | None = None,
     tolerances: Tolerances = FAST,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Result:
-    """Every input through ngspice; `shifts` are those of one chip.
+    """Every input through ngspice, as many at a time as there are cores; `shifts` are those of one chip.
 
     Raises SimulationError (with the deck and the simulator's own line) if a run fails.
     """
-    rows: dict[int, _Row] = {}
-    for index, row in simulate_each(design, stimulus, range(len(stimulus)), shifts, tolerances, workers):
-        rows[index] = row
-        if progress:
-            progress(len(rows), len(stimulus))
+    jobs = (job(design, stimulus, index, shifts, tolerances) for index in range(len(stimulus)))
+    rows = {index: read_run(design, stimulus, index, data) for index, data in imap(jobs, workers, progress)}
     return collect(design, stimulus, [rows[index] for index in range(len(stimulus))])
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One input's run as read: arrays over its T valid frames, and waveforms over their points."""
+
+    logits: Array  # [T, C]
+    states: list[Array]  # [T, N] by layer
+    candidates: list[Array]  # A, [T, N]
+    power: dict[str, Array]  # W
+    waveforms: dict[str, Array]
+    rung: int
+
+
+def read_run(design: Design, stimulus: Stimulus, index: int, data: RawData) -> Run:
+    """Frame-end values, average power and waveforms of a finished run."""
+    facts = design.facts
+    frames = int(stimulus.lengths[index])
+    ends = stimulus.starts[1 : frames + 1]
+    edges = stimulus.starts[: frames + 1]
+    points = np.interp(
+        np.arange(frames * POINTS_A_FRAME + 1) / POINTS_A_FRAME, np.arange(frames + 1), edges
+    )
+
+    def currents(stage: Stage, at: Array) -> Array:
+        names = ammeters(stage)
+        sampled = data.sample(at, names)
+        return np.stack([sampled[name] for name in names], axis=-1)
+
+    def stored(latch: Latch, at: Array) -> Array:
+        names = [f"v({latch.stored(j)})" for j in range(latch.size)]
+        sampled = data.sample(at, names)
+        return np.stack([sampled[name] for name in names], axis=-1)
+
+    def logits(at: Array) -> Array:
+        return design.decode({name: currents(design.signals[name], at) for name in facts.outputs})
+
+    power: dict[str, Array] = {}
+    for name, (own, references) in supplies(design).items():
+        for vector, primitive in ((own, primitive_of(design.signals[name])), (references, "bias")):
+            drawn = -np.trapezoid(data[vector], data.time) / edges[-1]
+            key = f"{block_of(name)}/{primitive}"
+            power[key] = power.get(key, 0.0) + facts.supply * drawn
+    waveforms = {"time": points, "logits": logits(points)}
+    for layer, latch in enumerate(design.latches):
+        waveforms[f"candidate_{layer}"] = currents(design.signals[latch.candidate], points)
+        waveforms[f"v0_{layer}"] = stored(latch, points)
+    return Run(
+        logits=logits(ends),
+        states=[(stored(latch, ends) > facts.supply / 2).astype(float) for latch in design.latches],
+        candidates=[currents(design.signals[latch.candidate], ends) for latch in design.latches],
+        power=power,
+        waveforms=waveforms,
+        rung=data.rung,
+    )
+
+
+def collect(design: Design, stimulus: Stimulus, runs: list[Run]) -> Result:
+    """Runs of all inputs, in order, as one result."""
+    facts, frames = design.facts, stimulus.x.shape[1]
+    pooled = Pooled(facts.pool, stimulus.lengths)
+    logits = _padded([run.logits for run in runs], frames)
+    for t in range(frames):
+        pooled.add(t, logits[:, t])
+    layers = range(len(facts.states))
+    longest = max(len(run.waveforms["time"]) for run in runs)
+    waveforms = {
+        name: _padded([run.waveforms[name] for run in runs], longest)
+        for name in runs[0].waveforms
+        if name != "time"
+    }
+    power = {key: np.array([run.power[key] for run in runs]) for key in runs[0].power}
+    states = [_padded([run.states[layer] for run in runs], frames) for layer in layers]
+    return Result(
+        logits=logits,
+        decision=pooled.decision,
+        states=[np.where(np.isnan(bits), -1, bits).astype(np.int8) for bits in states],
+        candidates=[_padded([run.candidates[layer] for run in runs], frames) for layer in layers],
+        supply_power=np.sum(list(power.values()), axis=0),
+        breakdown=power,
+        waveforms={"time": max((run.waveforms["time"] for run in runs), key=len), **waveforms},
+        rungs=np.array([run.rung for run in runs]),
+    )
+
+
+def _padded(arrays: list[Array], length: int) -> Array:
+    """Arrays [T_b, n] stacked to [B, length, n], NaN past their ends."""
+    out = np.full((len(arrays), length, *arrays[0].shape[1:]), np.nan)
+    for row, array in zip(out, arrays, strict=True):
+        row[: len(array)] = array
+    return out
