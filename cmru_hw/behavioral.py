@@ -22,11 +22,11 @@ from cmru_hw.stimulus import Stimulus
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame's currents (A) and bits by stage, and the supply current (A) by (stage, primitive)."""
+    """One frame, by stage: currents (A), bits, and supply current (A) without bias references."""
 
     values: dict[str, Array]
     bits: dict[str, Array]
-    supply: dict[tuple[str, str], Array]
+    supply: dict[str, Array]
 
 
 class BehavioralModel:
@@ -43,6 +43,11 @@ class BehavioralModel:
                 self._biases[stage.name] = stage.bias_currents(given, technology)
             elif isinstance(stage, Latch):
                 self._latches[stage.name] = stage.currents(signals, given, technology)
+
+    def thresholds(self) -> list[tuple[Array, Array]]:
+        """Upper and lower threshold by layer, in A at the candidate's diode: [..., N] each."""
+        found = (self._latches[latch.name] for latch in self.design.latches)
+        return [(one["up"] / one["candidate"], one["down"] / one["candidate"]) for one in found]
 
     def frames(self, x: Array) -> Iterator[Frame]:
         """Step through x [B, T, I], a frame at a time."""
@@ -74,8 +79,7 @@ class BehavioralModel:
                 new_bits[name] = stage.step(bits[name], candidate, currents)
                 values[name] = stage.output(new_bits[name], currents)
                 drawn = stage.supply_current(new_bits[name], candidate, values[name], currents)
-            for primitive, current in drawn.items():
-                supply[name, primitive] = current
+            supply[name] = drawn
         return Frame(values, new_bits, supply)
 
     def run(self, stimulus: Stimulus) -> Result:
@@ -92,9 +96,13 @@ class BehavioralModel:
             for layer, latch in enumerate(design.latches):
                 states[layer].append(frame.bits[latch.name])
                 candidates[layer].append(frame.values[latch.candidate])
-            for (stage, primitive), current in frame.supply.items():
-                key = f"{block_of(stage)}/{primitive}"
-                power[key] = power.get(key, 0.0) + facts.supply * current * stimulus.shares[:, t]
+            for stage in design.stages:
+                for primitive, current in (
+                    (stage.kind, frame.supply[stage.name]),
+                    ("bias", np.asarray(stage.bias_current)),
+                ):
+                    key = f"{block_of(stage.name)}/{primitive}"
+                    power[key] = power.get(key, 0.0) + facts.supply * current * stimulus.shares[:, t]
         past = (np.arange(stimulus.x.shape[1]) >= lengths[:, None])[..., None]
         return Result(
             logits=np.where(past, np.nan, np.stack(logits, axis=-2)),

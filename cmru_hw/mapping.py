@@ -184,7 +184,10 @@ class _Mapper:
         return _with_copies(self._stages)
 
     def _projection(self) -> None:
-        names = ("projection_pos", "p", self.choices.copy_units), ("projection_neg", "n", self.choices.units)
+        names: tuple[tuple[str, Polarity, int], ...] = (
+            ("projection_pos", "p", self.choices.copy_units),
+            ("projection_neg", "n", self.choices.units),
+        )
         if self.choices.boundary == "core":
             for name, polarity, diode in names:
                 self._input(name, len(self.scaled["projection.bias"]), polarity, diode)
@@ -228,8 +231,8 @@ class _Mapper:
         i_threshold, i_width = np.empty_like(low), np.empty_like(low)
         largest = float(table.gain[-1])
         i_gain = gain * choices.unit_current
-        for i in np.flatnonzero(i_gain > largest):
-            i_gain[i] = self._clip(f"{unit}.gain", int(i), largest, "largest characterised gain current")
+        for i in map(int, np.flatnonzero(i_gain > largest)):
+            i_gain[i] = self._clip(f"{unit}.gain", i, largest, "largest characterised gain current")
         smallest, widest = table.upper_range()
         for i in range(len(low)):
             beta_lo, beta_hi = (choices.unit_current * v for v in (low[i], low[i] + width[i]))
@@ -293,7 +296,7 @@ class _Mapper:
         names = [(name, 1) for name in stream] + ([("projection_neg", -1)] if subtract else [])
         eye = np.eye(len(self.scaled["projection.bias"]), dtype=np.int64)
         return tuple(
-            Term(name, sign * self._diode_units[name] * eye, sign * eye * 1.0) for name, sign in names
+            Term(name, sign * self._diode_units[name] * eye, sign * np.eye(len(eye))) for name, sign in names
         )
 
     def _matrix(self, name: str, diode_units: int, source: str, tensor: str, read: bool = False) -> None:
@@ -330,8 +333,8 @@ def _with_copies(stages: list[Stage]) -> tuple[Stage, ...]:
     """The stages, each with the copies (of the other polarity) that later stages take from it."""
     copied = {stage.name: stage.copied.copy() for stage in stages}
     polarity = {stage.name: stage.polarity for stage in stages}
-    for stage in stages:
-        for term in stage.terms if isinstance(stage, Mirror) else ():
+    for stage in (stage for stage in stages if isinstance(stage, Mirror)):
+        for term in stage.terms:
             for positive in (True, False):
                 if stage.transistor_polarity(positive) != polarity[term.source]:
                     taken = (term.units > 0 if positive else term.units < 0).any(axis=0)

@@ -31,9 +31,11 @@ def rescale(weights: Weights, layers: int, units: int, largest_ratio: float) -> 
     logit_factor = 1.0
 
     def best(vectors: list[Array], inverse: list[Array]) -> float:
-        losses = sum(_losses(v, FACTORS, units, largest_ratio) for v in vectors) + sum(
-            _losses(v, 1 / FACTORS, units, largest_ratio) for v in inverse
-        )
+        losses = np.zeros(len(FACTORS))
+        for vector in vectors:
+            losses += _losses(vector, FACTORS, units, largest_ratio)
+        for vector in inverse:
+            losses += _losses(vector, 1 / FACTORS, units, largest_ratio)
         middle = len(FACTORS) // 2
         return 1.0 if losses[middle] < 1e-9 else float(FACTORS[np.argmin(losses)])
 

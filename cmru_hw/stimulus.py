@@ -66,7 +66,9 @@ def make_stimulus(
     if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
         raise ConfigError(f"{where}: lengths: must be {batch} integers, got {lengths.dtype} {lengths.shape}")
     if lengths.min() < 1 or lengths.max() > frames:
-        raise ConfigError(f"{where}: lengths: must be within 1 and {frames}, got {lengths.min()}..{lengths.max()}")
+        raise ConfigError(
+            f"{where}: lengths: must be within 1 and {frames}, got {lengths.min()}..{lengths.max()}"
+        )
     lengths = lengths.astype(np.int64)
     valid = np.arange(frames) < lengths[:, None]
     if not np.isfinite(x[valid]).all():
@@ -99,7 +101,9 @@ def read_stimulus(path: Path, input_size: int, frame_period: float) -> Stimulus:
     with content:
         unknown = set(content.files) - {"x", "lengths", "times"}
         if unknown or "x" not in content.files:
-            raise ConfigError(f"{path}: must hold x and may hold lengths and times, got {sorted(content.files)}")
+            raise ConfigError(
+                f"{path}: must hold x and may hold lengths and times, got {sorted(content.files)}"
+            )
         try:
             arrays = {name: content[name] for name in content.files}
         except (ValueError, EOFError, zipfile.BadZipFile, OSError) as error:

@@ -18,7 +18,7 @@ Shifts = Mapping[str, Array]
 
 @dataclass(frozen=True, eq=False)
 class DeviceArray:
-    """Transistors of one polarity and size; `units` holds how many stand in parallel at each place (0: none)."""
+    """Transistors of one polarity and size; `units` holds how many are in parallel (0: none)."""
 
     polarity: Polarity
     units: Units

@@ -194,15 +194,17 @@ class Latch(Signal):
 
     def supply_current(
         self, bit: Array, candidate: Array, output: Array, currents: Mapping[str, Array]
-    ) -> dict[str, Array]:
+    ) -> Array:
         """Current from the supply (A): v0 never takes more than I_thresh; feedback and output when set."""
         c = candidate * _over_batch(currents["candidate"], candidate)
         i_threshold, i_width = (_over_batch(currents[key], bit) for key in ("i_threshold", "i_width"))
-        latch = np.minimum(c + i_width * bit, i_threshold) + i_width * bit + output
-        bias = float(self.i_threshold.sum() + self.i_width.sum() + self.i_gain.sum())
-        copies = (output * self.copied).sum(-1)
-        total = latch.sum(-1)
-        return {"latch": total, "mirror": copies, "bias": np.full_like(total, bias)}
+        latch = np.minimum(c + i_width * bit, i_threshold) + i_width * bit
+        return (latch + output * (1 + self.copied)).sum(-1)
+
+    @property
+    def bias_current(self) -> float:
+        """Current of the reference branches (A)."""
+        return float(self.i_threshold.sum() + self.i_width.sum() + self.i_gain.sum())
 
     def subcircuit(self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology) -> SubCircuit:
         """The latches as a SPICE cell; v0 of latch j is the port `{name}_{j}_v0`."""

@@ -103,7 +103,8 @@ class Signal:
                 )  # fmt: skip
                 transistor(
                     cell, f"copy_diode_{j}", self.other, copy_gate(self.name, j), copy_gate(self.name, j),
-                    rail(self.other), self.diode_units, shift(shifts, f"{self.name}.copy_diode", j), technology,
+                    rail(self.other), self.diode_units, shift(shifts, f"{self.name}.copy_diode", j),
+                    technology,
                 )  # fmt: skip
 
     @property
@@ -130,9 +131,14 @@ class Input(Signal):
         """Every transistor of the stage by part."""
         return self.signal_devices(technology)
 
-    def supply_current(self, value: Array) -> dict[str, Array]:
-        """Current from the supply (A), by what draws it: the sources themselves and the copies."""
-        return {"input": value.sum(-1), "mirror": (value * self.copied).sum(-1)}
+    def supply_current(self, value: Array) -> Array:
+        """Current from the supply (A): the sources and the copies."""
+        return (value * (1 + self.copied)).sum(-1)
+
+    @property
+    def bias_current(self) -> float:
+        """Current of the reference branches (A)."""
+        return 0.0
 
     def subcircuit(self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology) -> SubCircuit:
         """The input diodes as a SPICE cell."""
@@ -145,7 +151,7 @@ class Input(Signal):
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """Contributions of one source: `units` [out, in], whole and signed; `trained` the weights they stand for."""
+    """Contributions of one source: `units` [out, in], whole, signed; `trained`, the weights they are."""
 
     source: str
     units: Units
@@ -222,17 +228,21 @@ class Mirror(Signal):
             arriving.append(current)
         return arriving[0], arriving[1]
 
-    def supply_current(self, value: Array, positive: Array) -> dict[str, Array]:
+    def supply_current(self, value: Array, positive: Array) -> Array:
         """Current from the supply (A). Kirchhoff: a node takes from it just its positive contributions."""
-        mirror = positive.sum(-1) + (value * self.copied).sum(-1)
-        return {"mirror": mirror, "bias": np.broadcast_to(np.abs(self.bias).sum(), mirror.shape)}
+        return positive.sum(-1) + (value * self.copied).sum(-1)
+
+    @property
+    def bias_current(self) -> float:
+        """Current of the reference branches (A)."""
+        return float(np.abs(self.bias).sum())
 
     def subcircuit(self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology) -> SubCircuit:
         """The nodes as a SPICE cell; a comment a node gives the trained values."""
         from PySpice.Spice.Netlist import SubCircuit
 
         taken = dict.fromkeys(
-            self._gate_of(signals[term.source], i, units > 0)
+            self._gate_of(signals[term.source], i, bool(units > 0))
             for term in self.terms
             for (_, i), units in np.ndenumerate(term.units)
             if units

@@ -62,7 +62,8 @@ def bench(
     )  # fmt: skip
     facts = Facts(
         technology=technology.name, unit="fq_bmru", boundary="core", pool="last", num_classes=count,
-        input_size=count, unit_current=1e-9, logit_scale=1.0, quiescent_current=0.0, frame_period=sweep / 2, ramp=sweep / 2,
+        input_size=count, unit_current=1e-9, logit_scale=1.0, quiescent_current=0.0,
+        frame_period=sweep / 2, ramp=sweep / 2,
         supply=technology.supply, inputs=["candidate", "candidate"], outputs=["inverse", "inverse"],
         states=["latch"],
     )  # fmt: skip
@@ -109,7 +110,7 @@ def measure_hysteresis(
     technology: Technology, i_threshold: float, i_width: float, i_gain: float
 ) -> Hysteresis:
     """One latch in ngspice."""
-    design, job = bench(technology, *(np.array([a]) for a in (i_threshold, i_width, i_gain)))
+    design, job = bench(technology, np.array([i_threshold]), np.array([i_width]), np.array([i_gain]))
     return hysteresis(design, run(job))
 
 

@@ -9,8 +9,8 @@ from PySpice.Spice.Netlist import Circuit
 
 from cmru_hw.design import Design, Stage
 from cmru_hw.primitives.device import Array, Shifts
-from cmru_hw.primitives.latch import SUBCIRCUIT, Latch, subcircuit_file
-from cmru_hw.primitives.mirror import Input, Mirror, gate, rail, source_net
+from cmru_hw.primitives.latch import SUBCIRCUIT, subcircuit_file
+from cmru_hw.primitives.mirror import Input, gate, rail, source_net
 
 MODELS = "models.lib"
 CELLS = f"{SUBCIRCUIT}.sub"
@@ -78,11 +78,6 @@ def waveform(values: Array, starts: Array, ramp: float) -> Array:
         if value != before:
             points += [(start, before), (start + ramp, value)]
     return np.array(points)
-
-
-def primitive_of(stage: Stage) -> str:
-    """Name under which a stage's own supply current is reported."""
-    return {Mirror: "mirror", Latch: "latch", Input: "input"}[type(stage)]
 
 
 def _drive(circuit: Circuit, stage: Input, i: int, points: Array, supply: str) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from cmru_hw.config import write_atomically
 from cmru_hw.design import Design, Pooled, Stage, block_of
+from cmru_hw.errors import ConfigError
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.latch import Latch
 from cmru_hw.result import Result
@@ -16,7 +21,6 @@ from cmru_hw.spice.netlist import (
     build,
     includes,
     initial_voltages,
-    primitive_of,
     supplies,
     waveform,
 )
@@ -40,7 +44,7 @@ def job(
     starts = stimulus.starts[: frames + 1]
     encoded = design.encode(stimulus.x[index, :frames])
     currents = {
-        name: [waveform(column, starts, design.facts.ramp) for column in values.T]
+        name: [waveform(column, starts[:-1], design.facts.ramp) for column in values.T]
         for name, values in encoded.items()
     }
     read = [design.signals[name] for name in design.facts.outputs]
@@ -90,6 +94,48 @@ class Run:
     waveforms: dict[str, Array]
     rung: int
 
+    def save(self, path: Path) -> None:
+        """Write an `.npz`."""
+        arrays = {"logits": self.logits, "rung": np.array(self.rung)}
+        arrays |= {f"states.{layer}": bits for layer, bits in enumerate(self.states)}
+        arrays |= {f"candidates.{layer}": amperes for layer, amperes in enumerate(self.candidates)}
+        arrays |= {f"power.{key}": watts for key, watts in self.power.items()}
+        arrays |= {f"waveforms.{key}": values for key, values in self.waveforms.items()}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        write_atomically(path, buffer.getvalue())
+
+    @staticmethod
+    def load(path: Path) -> Run:
+        """A run saved before. Raises ConfigError if the file is not whole."""
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                arrays = {name: content[name] for name in content.files}
+            groups: dict[str, dict[str, Array]] = {
+                "states": {},
+                "candidates": {},
+                "power": {},
+                "waveforms": {},
+            }
+            for name, array in arrays.items():
+                group, _, key = name.partition(".")
+                if key:
+                    groups[group][key] = array
+            states, candidates = (
+                [groups[name][str(layer)] for layer in range(len(groups[name]))]
+                for name in ("states", "candidates")
+            )
+            return Run(
+                arrays["logits"],
+                states,
+                candidates,
+                groups["power"],
+                groups["waveforms"],
+                int(arrays["rung"]),
+            )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{path}: not a finished run: {error}; delete it to run it again") from error
+
 
 def read_run(design: Design, stimulus: Stimulus, index: int, data: RawData) -> Run:
     """Frame-end values, average power and waveforms of a finished run."""
@@ -97,9 +143,7 @@ def read_run(design: Design, stimulus: Stimulus, index: int, data: RawData) -> R
     frames = int(stimulus.lengths[index])
     ends = stimulus.starts[1 : frames + 1]
     edges = stimulus.starts[: frames + 1]
-    points = np.interp(
-        np.arange(frames * POINTS_A_FRAME + 1) / POINTS_A_FRAME, np.arange(frames + 1), edges
-    )
+    points = np.interp(np.arange(frames * POINTS_A_FRAME + 1) / POINTS_A_FRAME, np.arange(frames + 1), edges)
 
     def currents(stage: Stage, at: Array) -> Array:
         names = ammeters(stage)
@@ -116,7 +160,7 @@ def read_run(design: Design, stimulus: Stimulus, index: int, data: RawData) -> R
 
     power: dict[str, Array] = {}
     for name, (own, references) in supplies(design).items():
-        for vector, primitive in ((own, primitive_of(design.signals[name])), (references, "bias")):
+        for vector, primitive in ((own, design.signals[name].kind), (references, "bias")):
             drawn = -np.trapezoid(data[vector], data.time) / edges[-1]
             key = f"{block_of(name)}/{primitive}"
             power[key] = power.get(key, 0.0) + facts.supply * drawn
@@ -168,3 +212,12 @@ def _padded(arrays: list[Array], length: int) -> Array:
     for row, array in zip(out, arrays, strict=True):
         row[: len(array)] = array
     return out
+
+
+def write_deck(run: Job, folder: Path) -> None:
+    """The deck of a run with its models, so that `ngspice -b deck.cir` runs it in that folder."""
+    for name, content in run.files.items():
+        text = content if isinstance(content, str) else content.read_text(encoding="utf-8")
+        write_atomically(folder / name, text)
+    write_atomically(folder / ".spiceinit", "set num_threads=1\n")
+    write_atomically(folder / "deck.cir", run.deck())

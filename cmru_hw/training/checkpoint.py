@@ -19,6 +19,7 @@ from cmru_hw.config import write_atomically
 from cmru_hw.errors import ConfigError, TrainingError
 
 Record = dict[str, Any]
+RECORD_KEYS = {"run", "step", "best", "history", "losses", "hits", "seconds"}
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], record: Record) -> None:
@@ -32,7 +33,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Record]:
     """Tensors and record; raises ConfigError naming the file if it is damaged or something else."""
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads(file.metadata()["record"])
+            record: Record = json.loads(file.metadata()["record"])
+            if not record.keys() >= RECORD_KEYS:
+                raise ValueError(f"its record lacks {sorted(RECORD_KEYS - record.keys())}")
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,34 +14,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cmru_hw.errors import TrainingError
-from cmru_hw.nn.network import Network
+from cmru_hw.training.abilities import Projected, anneals, pool_with_gradient
 from cmru_hw.training.checkpoint import Record, optimizer_tensors, restore_optimizer
 from cmru_hw.training.config import QuantizationConfig, TrainingConfig
 from cmru_hw.training.evaluation import Evaluation, device_of, evaluate, to_tensors
 from cmru_hw.training.margin import margin_penalty
-from cmru_hw.training.noise import perturb, set_candidate_noise
+from cmru_hw.training.noise import disturb_input, perturb, set_candidate_noise
 from cmru_hw.training.quantization import bake, fake_quantize, matrix_names
 from cmru_hw.training.tasks import Split, Task
 
 FINAL_RATE = 0.01
 """The cosine's end, as a share of the learning rate."""
-
-
-@runtime_checkable
-class Annealed(Protocol):
-    """A network whose units may have an epsilon: 1 trains a BMRU like a CMRU, 0 is the BMRU."""
-
-    @property
-    def anneals(self) -> bool: ...
-
-    def set_epsilon(self, value: float) -> None: ...
-
-
-@runtime_checkable
-class Projected(Protocol):
-    """A network that puts its parameters back into their range after an optimiser step."""
-
-    def project_(self) -> None: ...
 
 
 @dataclass
@@ -129,11 +110,12 @@ class TrainingLoop:
     def _descend(self, batch: Split) -> None:
         """One optimiser step on a batch, under this step's noise."""
         x, y, lengths = to_tensors(batch, device_of(self.network))
+        x = disturb_input(x, self.config.input_noise, self.config.input_offset)
         self.network.train()
         set_candidate_noise(self.network, self.config.candidate_noise)
         self.optimizer.zero_grad()
         margin = margin_penalty(self.network, self.config.margin, lengths)
-        with margin as penalty, _pool_with_gradient(self.network):
+        with margin as penalty, pool_with_gradient(self.network):
             scores = self._noisy_scores(x, lengths)
         smoothing = self.config.label_smoothing
         loss = nn.functional.cross_entropy(scores, y, label_smoothing=smoothing) + penalty()
@@ -249,25 +231,6 @@ class TrainingLoop:
         return torch.optim.AdamW(
             self.network.parameters(), lr=c.learning_rate, betas=c.betas, weight_decay=c.weight_decay
         )
-
-
-def anneals(network: nn.Module) -> TypeGuard[Annealed]:
-    """Whether the network has an epsilon to anneal."""
-    return isinstance(network, Annealed) and network.anneals
-
-
-@contextmanager
-def _pool_with_gradient(network: nn.Module) -> Iterator[None]:
-    """Votes carry no gradient: a voting network is trained on the mean logit."""
-    if not (isinstance(network, Network) and network.config.pool == "vote"):
-        yield
-        return
-    config = network.config
-    network.config = config.model_copy(update={"pool": "mean"})
-    try:
-        yield
-    finally:
-        network.config = config
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

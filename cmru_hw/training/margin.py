@@ -18,10 +18,12 @@ def margin_penalty(
 ) -> Iterator[Callable[[], Tensor]]:
     """Watch the candidates of a forward pass; yields a function that gives the penalty afterwards.
 
-    weight * mean(relu(distance - |c - nearest threshold|)) over the valid frames of every unit.
+    weight * mean(relu(distance - |c - nearest threshold|)) over the valid frames of every unit; 0 for a
+    network without thresholds.
     """
     found: list[Tensor] = []
-    if config is None:
+    cells = [module for module in network.modules() if isinstance(module, ThresholdCell)]
+    if config is None or not cells:
         yield lambda: torch.zeros((), device=lengths.device)
         return
 
@@ -33,7 +35,6 @@ def margin_penalty(
 
         return see
 
-    cells = [module for module in network.modules() if isinstance(module, ThresholdCell)]
     handles = [cell.candidate.register_forward_hook(watch(cell)) for cell in cells]
     try:
         yield lambda: config.weight * torch.stack(found).mean()

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from cmru_hw.errors import ConfigError
+from cmru_hw.training.abilities import anneals
 from cmru_hw.training.checkpoint import load_checkpoint, refuse_other_run, save_checkpoint
 from cmru_hw.training.config import TrainingConfig
 from cmru_hw.training.evaluation import device_of
 from cmru_hw.training.interrupt import delayed_interrupt
-from cmru_hw.training.loop import TrainingLoop, anneals
+from cmru_hw.training.loop import TrainingLoop
 from cmru_hw.training.progress import training_progress
 from cmru_hw.training.results import (
     TrainingResult,
@@ -47,6 +48,8 @@ def train(
     All randomness of a step follows from (config.seed, step); the global generators are left alone.
     Raises TrainingError for a loss that is not finite or a checkpoint of another run.
     """
+    if len(task.train) == 0:
+        raise ConfigError(f"task {task.name}: the training split is empty")
     if anneals(network) and config.epsilon(config.steps) > 0:
         raise ConfigError(
             f"training.steps: {config.steps} ends with epsilon above 0; it must be at least "

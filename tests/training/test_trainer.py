@@ -27,6 +27,8 @@ EVERYTHING: dict[str, Any] = {
     "epsilon_anneal": 8,
     "weight_noise": 0.1,
     "candidate_noise": 0.05,
+    "input_noise": 0.05,
+    "input_offset": 0.05,
     "margin": {"distance": 0.1, "weight": 0.5},
     "quantization": {"units": 8, "max_ratio": 2.0, "steps": 12},
     "evaluate_every": 5,
@@ -262,6 +264,12 @@ def test_loss_that_is_not_finite_names_the_step(task: Task, tmp_path: Path) -> N
     with pytest.raises(TrainingError, match=r"step \d+: loss (nan|inf)"):
         train(network(), bad, config(PLAIN), tmp_path)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_training_without_sequences_is_refused(task: Task) -> None:
+    empty = replace(task, train=task.train.take(np.array([], dtype=int)))
+    with pytest.raises(ConfigError, match="the training split is empty"):
+        train(network(), empty, config(PLAIN))
 
 
 def test_ending_before_epsilon_is_zero_is_refused(task: Task) -> None:

@@ -11,7 +11,7 @@ from cmru_hw.nn.network import Network, NetworkConfig
 from cmru_hw.nn.threshold_cell import ThresholdCell
 from cmru_hw.training.config import MarginConfig
 from cmru_hw.training.margin import margin_penalty
-from cmru_hw.training.noise import perturb, set_candidate_noise
+from cmru_hw.training.noise import disturb_input, perturb, set_candidate_noise
 
 
 def network(unit: str = "fq_bmru") -> Network:
@@ -57,6 +57,18 @@ def test_noise_reaches_the_weights_of_a_torch_gru() -> None:
     assert torch.equal(gru(x)[0], clean)
 
 
+def test_input_noise_is_white_and_the_offset_stays_for_a_sequence() -> None:
+    torch.manual_seed(0)
+    x = torch.zeros(2000, 20, 3)
+    noise, offset = disturb_input(x, 0.3, 0.0), disturb_input(x, 0.0, 0.5)
+    assert abs(noise.std().item() - 0.3) < 0.005
+    assert abs((noise[:, 0] * noise[:, 1]).mean().item()) < 0.005
+    assert abs(offset[:, 0].std().item() - 0.5) < 0.02
+    assert torch.equal(offset, offset[:, :1].expand_as(offset))
+    assert torch.equal(disturb_input(x, 0.0, 0.0), x)
+    assert not x.any()
+
+
 def test_candidate_noise_is_set_on_every_unit() -> None:
     net = network()
     set_candidate_noise(net, 0.07)
@@ -96,7 +108,11 @@ def test_margin_penalty_counts_shortfalls_of_valid_frames() -> None:
     assert not net.unit.candidate._forward_hooks
 
 
-def test_no_margin_costs_nothing() -> None:
-    with margin_penalty(network(), None, torch.tensor([2])) as penalty:
-        pass
+@pytest.mark.parametrize(
+    ("unit", "margin"), [("fq_bmru", None), ("lru", MarginConfig(distance=0.1, weight=1.0))]
+)
+def test_no_margin_or_no_threshold_costs_nothing(unit: str, margin: MarginConfig | None) -> None:
+    net = network(unit)
+    with margin_penalty(net, margin, torch.tensor([2])) as penalty:
+        net(torch.zeros(1, 2, 2))
     assert penalty().item() == 0

@@ -1,0 +1,83 @@
+"""All that a co-design run measured, and the numbers drawn from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmru_hw.analysis.agreement import Agreement, Trained
+from cmru_hw.analysis.power import power
+from cmru_hw.analysis.robustness import Robustness
+from cmru_hw.design import Design
+from cmru_hw.mapping import MappingReport
+from cmru_hw.primitives.device import Array
+from cmru_hw.result import Result
+from cmru_hw.spice.characterize import Hysteresis
+from cmru_hw.stimulus import Stimulus
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """All that a co-design run measured."""
+
+    task: str
+    labels: NDArray[np.int64]
+    class_names: list[str]
+    parameters: int
+    design: Design
+    mapping: MappingReport
+    stimulus: Stimulus  # the whole test set
+    chosen: list[int]  # the inputs of it that went through SPICE
+    spice_stimulus: Stimulus
+    trained: Trained
+    behavioral: Result
+    some_behavioral: Result  # of the chosen inputs
+    spice: Result
+    agreements: dict[str, Agreement]
+    accuracies: Array
+    robustness: Robustness
+    hysteresis: Hysteresis
+
+    def metrics(self) -> dict[str, Any]:
+        """`metrics.json`."""
+        labels = self.labels
+        behavioral, spice = (
+            power(self.some_behavioral, self.spice_stimulus),
+            power(self.spice, self.spice_stimulus),
+        )
+        between = self.agreements["behavioral_spice"]
+        return {
+            "task": self.task,
+            "unit": self.design.facts.unit,
+            "technology": self.design.facts.technology,
+            "parameters": self.parameters,
+            "transistors": self.design.transistors,
+            "area_m2": self.design.area,
+            "accuracy": {
+                "software": float((self.trained.decision == labels).mean()),
+                "behavioral": float((self.behavioral.decision == labels).mean()),
+                "spice": float((self.spice.decision == labels[self.chosen]).mean()),
+            },
+            "agreement": {
+                "inputs": between.inputs,
+                "decisions": between.decisions,
+                "states": between.states,
+                "decision_fraction": between.decision_fraction,
+                "state_fraction": between.state_fraction,
+                "trained_behavioral": {
+                    "inputs": self.agreements["trained_behavioral"].inputs,
+                    "decision_fraction": self.agreements["trained_behavioral"].decision_fraction,
+                    "state_fraction": self.agreements["trained_behavioral"].state_fraction,
+                },
+            },
+            "power_w": {
+                "behavioral": behavioral["power_w"],
+                "spice": spice["power_w"],
+                "breakdown": {"behavioral": behavioral["breakdown"], "spice": spice["breakdown"]},
+            },
+            "energy_per_inference_j": spice["energy_per_inference_j"],
+            "robustness": self.robustness.to_json(),
+        }

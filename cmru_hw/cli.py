@@ -1,0 +1,424 @@
+"""The `cmru-hw` command. Exit codes: 0 done, 1 the work failed, 2 wrong usage or input, 130 interrupted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cmru_hw import __version__
+from cmru_hw.errors import CmruHwError, ConfigError, MappingError, SimulatorNotFound
+
+if TYPE_CHECKING:
+    from cmru_hw.design import Design
+    from cmru_hw.mapping import MappingReport
+    from cmru_hw.result import Result
+    from cmru_hw.stimulus import Stimulus
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From a trained BMRU/CMRU network to transistors that ngspice has run.",
+)
+
+WRONG_INPUT = (ConfigError, MappingError, SimulatorNotFound)
+
+
+class Engine(StrEnum):
+    """Which model simulates."""
+
+    behavioral = "behavioral"
+    ngspice = "ngspice"
+
+
+class BoundaryName(StrEnum):
+    """What is built."""
+
+    full = "full"
+    core = "core"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Out = Annotated[Path, typer.Option("-o", "--output", help="Where results go.")]
+DesignDir = Annotated[Path, typer.Argument(help="Folder with design.yaml, as `map` writes it.")]
+InputFile = Annotated[
+    Path, typer.Option("--input", help="x [B, T, I] as .npy, or .npz with x and optionally lengths, times.")
+]
+Workers = Annotated[Optional[int], typer.Option(min=1, help="ngspice processes; default one a core.")]  # noqa: UP045
+
+
+@app.command()
+def codesign(
+    config: Annotated[Path, typer.Argument(help="Co-design file (YAML).")], output: Out, as_json: Json = False
+) -> None:
+    """Train or load, map, simulate both ways, compare, draw chips, write a report. Resumes.
+
+    Example: cmru-hw codesign models/speaker_vowels_fq_bmru/config.yaml -o out/demo
+    """
+    from cmru_hw.codesign import codesign as run
+    from cmru_hw.codesign import read_plan
+
+    metrics = run(read_plan(config), output)
+    if as_json:
+        _print_json(metrics)
+        return
+    accuracy, agreement, robust = metrics["accuracy"], metrics["agreement"], metrics["robustness"]
+    low, high = robust["yield_ci95"]
+    rows = [
+        ("accuracy, trained network", f"{accuracy['software']:.4f}"),
+        ("accuracy, behavioural model", f"{accuracy['behavioral']:.4f}"),
+        ("accuracy, ngspice", f"{accuracy['spice']:.4f} on {agreement['inputs']} inputs"),
+        ("decisions, behavioural = ngspice", f"{agreement['decisions']} of {agreement['inputs']}"),
+        ("state samples, behavioural = ngspice", f"{100 * agreement['state_fraction']:.2f} %"),
+        (
+            "decisions, trained = behavioural",
+            f"{100 * agreement['trained_behavioral']['decision_fraction']:.2f} %",
+        ),
+        ("power, behavioural / ngspice", _nanowatts(metrics["power_w"])),
+        ("energy per inference", f"{metrics['energy_per_inference_j'] * 1e9:.2f} nJ"),
+        ("unit transistors", str(metrics["transistors"])),
+        ("active area", f"{metrics['area_m2'] * 1e12:.0f} um^2"),
+        (
+            f"yield at {robust['yield_target']:.0%} accuracy",
+            f"{robust['yield']:.3f} (95 % CI {low:.3f}..{high:.3f}), {robust['chips']} chips",
+        ),
+    ]
+    _print_rows(f"{metrics['task']}: {metrics['unit']} on {metrics['technology']}", rows)
+    typer.echo(f"report: {output / 'report.html'}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="Co-design file (YAML): task, network, training.")],
+    output: Out,
+    as_json: Json = False,
+) -> None:
+    """Train a network, with the errors of hardware if configured. Resumes.
+
+    Example: cmru-hw train models/speaker_vowels_fq_bmru/config.yaml -o out/run
+    """
+    from cmru_hw.codesign import read_plan, train_network
+
+    _, metrics = train_network(read_plan(config), output, progress=not as_json)
+    if as_json:
+        _print_json({key: value for key, value in metrics.items() if key != "timing"})
+    else:
+        _print_rows("training", [(key, str(value)) for key, value in metrics.items()])
+
+
+@app.command("map")
+def map_(
+    run: Annotated[Path, typer.Argument(help="Folder with network.yaml and weights.safetensors.")],
+    output: Out,
+    technology: Annotated[str, typer.Option("-t", "--technology")] = "generic180",
+    boundary: Annotated[
+        BoundaryName, typer.Option(help="full: inputs to logits; core: recurrent layers alone.")
+    ] = BoundaryName.full,
+    units: Annotated[int, typer.Option(help="Unit transistors that make a weight of 1.")] = 16,
+    unit_current: Annotated[float, typer.Option(help="Current of one model unit, A.")] = 1e-9,
+    frame_period: Annotated[float, typer.Option(help="Time of one frame, s.")] = 1e-2,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse what would have to be clipped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Map trained or imported weights to a design of transistors and bias currents.
+
+    Example: cmru-hw map models/speaker_vowels_fq_bmru -t generic180 -o out/design
+    """
+    from dataclasses import asdict
+
+    from cmru_hw.config import validate
+    from cmru_hw.mapping import MappingConfig, map_network
+    from cmru_hw.nn.network import load_network, save_network
+    from cmru_hw.technology import load_technology
+
+    values = {
+        "boundary": boundary.value, "units": units, "unit_current": unit_current,
+        "frame_period": frame_period, "ramp": min(1e-4, frame_period / 100), "strict": strict,
+    }  # fmt: skip
+    choices = validate(MappingConfig, values, "options")
+    card, network = load_technology(technology), load_network(run)
+    design, report = map_network(network, card, choices)
+    design.save(output)
+    report.save(output)
+    save_network(network, output)
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        _print_mapping(report)
+
+
+@app.command()
+def simulate(
+    design: DesignDir,
+    input: InputFile,
+    output: Out,
+    engine: Annotated[Engine, typer.Option()] = Engine.behavioral,
+    chips: Annotated[int, typer.Option(min=0, help="Mismatched chips (behavioral); 0: nominal.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the chips.")] = 0,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate a design; writes logits, decisions, states, power and (ngspice) waveforms to an .npz.
+
+    Example: cmru-hw simulate out/design --input x.npy --engine ngspice -o out/result.npz
+    """
+    built, stimulus = _load(design, input)
+    if chips and engine is Engine.ngspice:
+        raise ConfigError("--chips: mismatched chips are simulated by the behavioral engine only")
+    result = _simulate(built, stimulus, engine, workers, chips, seed)
+    result.save(output)
+    summary = {
+        "engine": engine.value,
+        "inputs": len(stimulus),
+        "decision": result.decision.tolist(),
+        "power_w": float(result.supply_power.mean()),
+    }
+    if as_json:
+        _print_json(summary)
+    else:
+        _print_rows(str(output), [(key, str(value)) for key, value in summary.items()])
+
+
+@app.command()
+def compare(
+    design: DesignDir,
+    input: InputFile,
+    output: Annotated[Path, typer.Option("-o", "--output")] = Path("agreement.json"),
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Agreement of the trained, the behavioural and the SPICE model; every disagreement classified.
+
+    Example: cmru-hw compare out/design --input x.npy -o out/agreement.json
+    """
+    from cmru_hw.analysis.agreement import agreement, run_trained
+    from cmru_hw.config import write_atomically
+    from cmru_hw.nn.network import load_network
+
+    built, stimulus = _load(design, input)
+    trained = run_trained(load_network(design), stimulus)
+    behavioral = _simulate(built, stimulus, Engine.behavioral)
+    spice = _simulate(built, stimulus, Engine.ngspice, workers)
+    found = {
+        "trained_behavioral": agreement(built, trained, behavioral).to_json(),
+        "behavioral_spice": agreement(built, behavioral, spice).to_json(),
+        "trained_spice": agreement(built, trained, spice).to_json(),
+    }
+    write_atomically(output, json.dumps(found, indent=1) + "\n")
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(
+        "models", "decisions equal", "states equal", "static", "dynamic", "inherited", "logit error"
+    )
+    for pair, one in found.items():
+        table.add_row(
+            pair.replace("_", " = "),
+            f"{one['decisions']} of {one['inputs']}",
+            f"{100 * one['state_fraction']:.2f} %",
+            *(str(one["kinds"][kind]) for kind in ("static", "dynamic", "inherited")),
+            f"{one['logit_error_a'] * 1e12:.1f} pA",
+        )
+    Console().print(table)
+
+
+@app.command()
+def power(
+    design: DesignDir,
+    input: Annotated[Optional[Path], typer.Option("--input", help="As for simulate.")] = None,  # noqa: UP045
+    engine: Annotated[Optional[Engine], typer.Option(help="Default: both.")] = None,  # noqa: UP045
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Supply power by layer and primitive; without --input, at rest (ten frames of zero input).
+
+    Example: cmru-hw power out/design --input x.npy
+    """
+    import numpy as np
+
+    from cmru_hw.analysis.power import power as analyse
+    from cmru_hw.design import load_design
+    from cmru_hw.stimulus import make_stimulus
+
+    if input is None:
+        built = load_design(design)
+        rest = np.zeros((1, 10, built.facts.input_size))
+        stimulus = make_stimulus(rest, built.facts.input_size, built.facts.frame_period)
+    else:
+        built, stimulus = _load(design, input)
+    engines = list(Engine) if engine is None else [engine]
+    found = {one.value: analyse(_simulate(built, stimulus, one, workers), stimulus) for one in engines}
+    found = {"input": "at rest" if input is None else str(input), **found}
+    if as_json:
+        _print_json(found)
+        return
+    table = Table("nW", *(one.value for one in engines), title=f"power, input: {found['input']}")
+    for key in found[engines[0].value]["breakdown"]:
+        table.add_row(key, *(f"{found[one.value]['breakdown'][key] * 1e9:.3f}" for one in engines))
+    table.add_row("total", *(f"{found[one.value]['power_w'] * 1e9:.3f}" for one in engines))
+    Console().print(table)
+
+
+@app.command()
+def robustness(
+    design: DesignDir,
+    task: Annotated[Optional[str], typer.Option(help="Task whose test set is decided.")] = None,  # noqa: UP045
+    input: Annotated[Optional[Path], typer.Option("--input", help="Instead of --task.")] = None,  # noqa: UP045
+    labels: Annotated[Optional[Path], typer.Option(help="Classes [B] of --input, .npy.")] = None,  # noqa: UP045
+    chips: Annotated[int, typer.Option(min=1)] = 1000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    sigma_scale: Annotated[float, typer.Option(min=0.0, help="Factor on the Pelgrom sigma.")] = 1.0,
+    yield_target: Annotated[float, typer.Option(help="Accuracy a good chip must reach.")] = 0.9,
+    as_json: Json = False,
+) -> None:
+    """Accuracy and yield of chips with per-transistor mismatch, on the behavioural model.
+
+    Example: cmru-hw robustness out/design --task japanese_vowels --chips 1000
+    """
+    import numpy as np
+
+    from cmru_hw.analysis.robustness import chip_accuracies, summarize
+    from cmru_hw.config import validate
+    from cmru_hw.console import progress_bar
+    from cmru_hw.design import load_design
+    from cmru_hw.stimulus import make_stimulus
+
+    if (task is None) == (input is None) or (input is None) != (labels is None):
+        raise ConfigError("give either --task, or --input and --labels")
+    if input is not None and labels is not None:
+        built, stimulus = _load(design, input)
+        try:
+            truth = np.load(labels, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"{labels}: not a .npy file of classes: {error}") from error
+    else:
+        from cmru_hw.training import TaskConfig, load_task
+
+        built = load_design(design)
+        split = load_task(validate(TaskConfig, {"name": task}, "--task"), seed).test
+        stimulus = make_stimulus(split.x, built.facts.input_size, built.facts.frame_period, split.lengths)
+        truth = split.y
+    if truth.shape != (len(stimulus),) or truth.dtype.kind not in "iu":
+        raise ConfigError(f"{labels}: must hold {len(stimulus)} integers, got {truth.dtype} {truth.shape}")
+    with progress_bar("chips", chips) as report:
+        accuracies = chip_accuracies(built, stimulus, truth, range(chips), seed, sigma_scale, report)
+    found = summarize(accuracies, seed, sigma_scale, yield_target).to_json()
+    if as_json:
+        _print_json(found)
+    else:
+        _print_rows("mismatch", [(key, str(value)) for key, value in found.items()])
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cmru-hw {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    pass
+
+
+def _load(design: Path, input: Path) -> tuple[Design, Stimulus]:
+    from cmru_hw.design import load_design
+    from cmru_hw.stimulus import read_stimulus
+
+    built = load_design(design)
+    return built, read_stimulus(input, built.facts.input_size, built.facts.frame_period)
+
+
+def _simulate(
+    design: Design,
+    stimulus: Stimulus,
+    engine: Engine,
+    workers: int | None = None,
+    chips: int = 0,
+    seed: int = 0,
+) -> Result:
+    from cmru_hw.behavioral import BehavioralModel
+    from cmru_hw.console import progress_bar
+    from cmru_hw.variation import draw
+
+    if engine is Engine.behavioral:
+        return BehavioralModel(design, draw(design, range(chips), seed) if chips else None).run(stimulus)
+    from cmru_hw.spice.simulate import simulate
+
+    with progress_bar("ngspice", len(stimulus)) as report:
+        return simulate(design, stimulus, workers=workers, progress=report)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content, indent=1))
+
+
+def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
+    table = Table(title=title, show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _print_mapping(report: MappingReport) -> None:
+    rows = [
+        ("unit transistors", str(report.transistors)),
+        ("active area", f"{report.area_m2 * 1e12:.0f} um^2"),
+        ("largest weight", f"{max(report.unit_histogram)} units"),
+        ("smallest rest-point margin", f"{report.smallest_rest_margin * 1e12:.1f} pA"),
+    ]
+    rows += [(f"rounding of {name}", f"{100 * e:.2f} % rms") for name, e in report.quantization_error.items()]
+    rows += [
+        (f"clipped: {clip.tensor}{clip.index}", f"{clip.trained:g} -> {clip.built:g}: {clip.reason}")
+        for clip in report.clipped
+    ]
+    rows += [
+        (
+            f"rests near a threshold: {point.tensor}{point.index}",
+            f"{point.candidate * 1e12:.1f} pA, threshold {point.threshold * 1e12:.1f} pA",
+        )
+        for point in report.rest_points
+    ]
+    _print_rows("mapping", rows)
+
+
+def _nanowatts(watts: dict[str, Any]) -> str:
+    return f"{watts['behavioral'] * 1e9:.1f} / {watts['spice'] * 1e9:.1f} nW"
+
+
+def main() -> None:
+    """Entry point: one line on standard error for whatever went wrong, and the exit code."""
+    logging.basicConfig(format="cmru-hw: %(levelname)s: %(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        typer.echo(error.format_message())
+        code = 2
+    except click.ClickException as error:
+        code = _complain(" ".join(error.format_message().split()), 2)
+    except CmruHwError as error:
+        code = _complain(str(error), 2 if isinstance(error, WRONG_INPUT) else 1)
+    except (KeyboardInterrupt, click.Abort):
+        code = _complain("interrupted; finished work is kept, the same command goes on from it", 130)
+    except OSError as error:
+        code = _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str, code: int) -> int:
+    typer.echo(f"cmru-hw: error: {' '.join(message.split())}", err=True)
+    return code

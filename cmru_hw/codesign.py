@@ -1,0 +1,263 @@
+"""From a task to a report: train or load, map, simulate both ways, compare, draw chips, write it up."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from cmru_hw import __version__
+from cmru_hw.analysis.agreement import agreement, run_trained, select
+from cmru_hw.analysis.findings import Findings
+from cmru_hw.analysis.robustness import chip_accuracies, summarize
+from cmru_hw.behavioral import BehavioralModel
+from cmru_hw.config import Strict, load, validate, write_atomically
+from cmru_hw.console import progress_bar
+from cmru_hw.design import Design
+from cmru_hw.errors import ConfigError
+from cmru_hw.mapping import MappingConfig, equalize, map_network
+from cmru_hw.nn.network import Network, NetworkConfig, load_network, save_network
+from cmru_hw.primitives.device import Array
+from cmru_hw.report.codesign import write_codesign_report
+from cmru_hw.result import Result
+from cmru_hw.spice.characterize import measure_hysteresis
+from cmru_hw.spice.ngspice import find_ngspice, imap
+from cmru_hw.spice.simulate import Run, collect, job, read_run, write_deck
+from cmru_hw.stimulus import Stimulus, make_stimulus
+from cmru_hw.technology import Technology, load_technology
+from cmru_hw.training import Task, TaskConfig, TrainingConfig, load_task, train
+
+
+class SimulationConfig(Strict):
+    """Which inputs go through ngspice: `inputs` of the test set, evenly spaced."""
+
+    inputs: Annotated[int, Field(ge=1)] = 24
+    workers: Annotated[int, Field(ge=1)] | None = None  # default: one a core
+
+
+class RobustnessConfig(Strict):
+    """The mismatch Monte Carlo."""
+
+    chips: Annotated[int, Field(ge=1)] = 1000
+    seed: Annotated[int, Field(ge=0)] = 0
+    sigma_scale: Annotated[float, Field(ge=0)] = 1.0
+    yield_target: Annotated[float, Field(ge=0, le=1)] = 0.9
+
+
+class CodesignConfig(Strict):
+    """A co-design file. With `trained`, a folder beside the file, its weights are used, not trained."""
+
+    task: TaskConfig
+    network: dict[str, Any]  # as network.yaml; input_size and num_classes come from the task
+    training: TrainingConfig | None = None
+    trained: str | None = None
+    technology: str = "generic180"
+    mapping: MappingConfig = MappingConfig()
+    simulation: SimulationConfig = SimulationConfig()
+    robustness: RobustnessConfig = RobustnessConfig()
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked configuration with what it refers to."""
+
+    config: CodesignConfig
+    folder: Path
+    task: Task
+    network: NetworkConfig
+    technology: Technology
+
+    @property
+    def seed(self) -> int:
+        return self.config.training.seed if self.config.training else 0
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a co-design file. Raises ConfigError naming file, field and rule."""
+    config = load(CodesignConfig, path)
+    task = load_task(config.task, config.training.seed if config.training else 0)
+    sizes = {"input_size": task.input_size, "num_classes": task.num_classes}
+    for name, size in sizes.items():
+        if config.network.get(name, size) != size:
+            raise ConfigError(f"{path}: network.{name}: must be {size} for task {task.name}")
+    network = validate(NetworkConfig, {**config.network, **sizes}, f"{path}: network")
+    if config.simulation.inputs > len(task.test):
+        raise ConfigError(
+            f"{path}: simulation.inputs: must be at most {len(task.test)}, the size of the test set"
+        )
+    quantization = config.training.quantization if config.training else None
+    if quantization and quantization.units != config.mapping.units:
+        raise ConfigError(
+            f"{path}: training.quantization.units: must equal mapping.units ({config.mapping.units}), "
+            f"got {quantization.units}"
+        )
+    return Plan(config, path.parent, task, network, load_technology(config.technology))
+
+
+def train_network(plan: Plan, run: Path, progress: bool = False) -> tuple[Network, dict[str, Any]]:
+    """Train as configured into the folder `run`; resumes. Returns the network and its metrics."""
+    import torch
+
+    training = plan.config.training
+    if training is None:
+        raise ConfigError(f"{plan.folder}: training: missing, and there is no `trained` folder")
+    with torch.random.fork_rng():
+        torch.manual_seed(training.seed)
+        network = Network(plan.network)
+
+    def prepare(trained: torch.nn.Module) -> None:
+        quantization = training.quantization
+        if quantization and isinstance(trained, Network) and trained.config.unit == "fq_bmru":
+            equalize(trained, quantization.units, quantization.max_ratio)
+
+    result = train(network, plan.task, training, run, progress=progress, prepare=prepare)
+    return network.eval(), result.metrics
+
+
+def codesign(plan: Plan, out: Path) -> dict[str, Any]:
+    """Everything, into `out`; finished parts are kept and a repeated call goes on from them."""
+    find_ngspice()
+    config = plan.config
+    if config.trained is not None:
+        network = load_network(plan.folder / config.trained)
+        if network.config != plan.network:
+            raise ConfigError(
+                f"{plan.folder / config.trained}/network.yaml: differs from the configuration's network"
+            )
+    else:
+        network, _ = train_network(plan, out / "network", progress=True)
+    claim(out, fingerprint(plan, network))
+    if config.trained is not None:
+        save_network(network, out / "network")
+
+    design, report = map_network(network, plan.technology, config.mapping)
+    design.save(out / "design")
+    report.save(out / "design")
+    save_network(network, out / "design")
+
+    split = plan.task.test
+    stimulus = make_stimulus(split.x, design.facts.input_size, design.facts.frame_period, split.lengths)
+    trained = run_trained(network, stimulus)
+    model = BehavioralModel(design)
+    behavioral = model.run(stimulus)
+
+    chosen = np.linspace(0, len(stimulus) - 1, config.simulation.inputs).round().astype(int).tolist()
+    some = stimulus.select(chosen)
+    write_deck(job(design, some, 0), out / "netlist")
+    spice = run_spice(design, some, out / "spice", config.simulation.workers)
+    some_behavioral = model.run(some)
+
+    accuracies = run_chips(design, stimulus, split.y, config.robustness, out)
+    latch = design.latches[0]
+    hysteresis = measure_hysteresis(
+        plan.technology, float(latch.i_threshold[0]), float(latch.i_width[0]), float(latch.i_gain[0])
+    )
+    findings = Findings(
+        task=plan.task.name, labels=split.y, class_names=list(plan.task.class_names),
+        parameters=network.num_parameters(), design=design, mapping=report, stimulus=stimulus,
+        chosen=chosen, spice_stimulus=some, trained=trained, behavioral=behavioral,
+        some_behavioral=some_behavioral, spice=spice,
+        agreements={
+            "trained_behavioral": agreement(design, trained, behavioral),
+            "behavioral_spice": agreement(design, some_behavioral, spice),
+            "trained_spice": agreement(design, select(trained, chosen), spice),
+        },
+        accuracies=accuracies,
+        robustness=summarize(
+            accuracies, config.robustness.seed, config.robustness.sigma_scale, config.robustness.yield_target
+        ),
+        hysteresis=hysteresis,
+    )  # fmt: skip
+    metrics = findings.metrics()
+    write_atomically(
+        out / "agreement.json",
+        json.dumps({pair: found.to_json() for pair, found in findings.agreements.items()}, indent=1) + "\n",
+    )
+    write_atomically(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_codesign_report(findings, metrics, provenance(plan, network), out)
+    return metrics
+
+
+def run_spice(design: Design, stimulus: Stimulus, folder: Path, workers: int | None) -> Result:
+    """Every input through ngspice; each finished run is kept in `folder` and not run again."""
+    paths = [folder / f"input_{index:04d}.npz" for index in range(len(stimulus))]
+    missing = [index for index, path in enumerate(paths) if not path.exists()]
+    jobs = (job(design, stimulus, index) for index in missing)
+    with progress_bar("ngspice", len(stimulus)) as report:
+        report(len(stimulus) - len(missing))
+        finished = len(stimulus) - len(missing)
+        for number, data in imap(jobs, workers):
+            read_run(design, stimulus, missing[number], data).save(paths[missing[number]])
+            finished += 1
+            report(finished)
+    return collect(design, stimulus, [Run.load(path) for path in paths])
+
+
+def run_chips(
+    design: Design, stimulus: Stimulus, labels: NDArray[np.int64], config: RobustnessConfig, out: Path
+) -> Array:
+    """Accuracy of every chip, kept in `robustness.npy`."""
+    path = out / "robustness.npy"
+    if path.exists():
+        return np.asarray(np.load(path, allow_pickle=False))
+    with progress_bar("chips", config.chips) as report:
+        accuracies = chip_accuracies(
+            design, stimulus, labels, range(config.chips), config.seed, config.sigma_scale, report
+        )
+    buffer = io.BytesIO()
+    np.save(buffer, accuracies, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
+    return accuracies
+
+
+def provenance(plan: Plan, network: Network) -> dict[str, Any]:
+    """Seeds, versions and hashes, for the report."""
+    import scipy
+    import torch
+
+    return {
+        "cmru-hw": __version__,
+        "ngspice": find_ngspice()[1],
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "python": platform.python_version(),
+        "training seed": plan.seed,
+        "mismatch seed": plan.config.robustness.seed,
+        "device models (SHA-256)": plan.technology.model_hash,
+        "configuration and weights (SHA-256)": fingerprint(plan, network),
+    }
+
+
+def fingerprint(plan: Plan, network: Network) -> str:
+    """What results depend on: the configuration, the weights, the models, this program's version."""
+    digest = hashlib.sha256()
+    digest.update(plan.config.model_dump_json().encode())
+    digest.update(plan.technology.model_dump_json().encode() + plan.technology.model_hash.encode())
+    digest.update(__version__.encode())
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode() + value.detach().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def claim(out: Path, mark: str) -> None:
+    """Mark the folder as this run's; raises ConfigError if it holds the results of another."""
+    path = out / "fingerprint.txt"
+    if path.exists() and path.read_text(encoding="utf-8").strip() != mark:
+        raise ConfigError(
+            f"{out}: holds results of another configuration or other weights; choose another or delete it"
+        )
+    write_atomically(path, mark + "\n")

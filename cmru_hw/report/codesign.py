@@ -1,0 +1,121 @@
+"""The figures and the page of a co-design run, from its findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cmru_hw.analysis.findings import Findings
+from cmru_hw.config import write_atomically
+from cmru_hw.report.page import Sections, write_report
+from cmru_hw.report.plots import (
+    accuracy_over_chips,
+    confusion,
+    hysteresis,
+    power_breakdown,
+    svg,
+    waveforms,
+)
+
+PANELS = 3  # currents of each kind in the waveform figure
+
+
+def write_codesign_report(
+    findings: Findings, metrics: Mapping[str, Any], provenance: Mapping[str, Any], out: Path
+) -> None:
+    """Write `report.html` and `figures/*.svg`."""
+    figures = draw(findings, metrics)
+    for name, figure in figures.items():
+        write_atomically(out / "figures" / f"{name}.svg", svg(figure))
+    pairs = {
+        pair.replace("behavioral", "behavioural").replace("_", " and ").replace("spice", "SPICE"): {
+            key: value for key, value in found.to_json().items() if key not in ("disagreements", "states")
+        }
+        for pair, found in findings.agreements.items()
+    }
+    sections = Sections(
+        agreement=pairs,
+        warnings=mapping_lines(findings),
+        clips=[asdict(clip) for clip in findings.mapping.clipped],
+        provenance=provenance,
+        commands=[f"cmru-hw codesign CONFIG -o {out.name}"],
+    )
+    write_report(out / "report.html", metrics, figures, sections)
+
+
+def draw(findings: Findings, metrics: Mapping[str, Any]) -> dict[str, Figure]:
+    """Every figure by name."""
+    curves, latch = findings.hysteresis, findings.design.latches[0]
+    up, down = slice(0, curves.turn + 1), slice(None, curves.turn - 1 if curves.turn else None, -1)
+    rising, falling = curves.candidate[up, 0], curves.candidate[down, 0]
+    programmed = float(latch.i_threshold[0])
+    breakdown = metrics["power_w"]["breakdown"]
+    classes = len(findings.class_names)
+    counts = np.zeros((classes, classes), dtype=int)
+    np.add.at(counts, (findings.labels, findings.behavioral.decision), 1)
+    return {
+        "hysteresis": hysteresis(
+            rising,
+            curves.output[up, 0],
+            np.interp(rising, falling, curves.output[down, 0]),
+            {
+                "programmed": (programmed, programmed - float(latch.i_width[0])),
+                "measured": (float(curves.up[0]), float(curves.down[0])),
+            },
+        ),
+        "waveforms": _waveforms(findings),
+        "confusion": confusion(counts, findings.class_names),
+        "power_breakdown": power_breakdown(breakdown["behavioral"], breakdown["spice"]),
+        "accuracy_over_chips": accuracy_over_chips(
+            findings.accuracies, metrics["accuracy"]["behavioral"], findings.robustness.yield_target
+        ),
+    }
+
+
+def mapping_lines(findings: Findings) -> list[str]:
+    """What mapping found, a line each."""
+    report = findings.mapping
+    lines = [
+        f"{name}: rounding to whole unit transistors, rms error {100 * error:.2f} % of rms"
+        for name, error in report.quantization_error.items()
+    ]
+    lines.append(f"smallest rest-point margin: {report.smallest_rest_margin * 1e12:.0f} pA")
+    lines += [
+        f"{point.tensor}{point.index} rests at {point.candidate * 1e12:.1f} pA, "
+        f"its threshold is {point.threshold * 1e12:.1f} pA"
+        for point in report.rest_points
+    ]
+    return lines
+
+
+def _waveforms(findings: Findings) -> Figure:
+    """Candidates of the busiest cells and the logits of the first classes, of the first SPICE input."""
+    frames = int(findings.spice_stimulus.lengths[0])
+    traces = findings.spice.waveforms
+    points = np.isfinite(traces["logits"][0, :, 0])
+    facts = findings.design.facts
+    unit = facts.unit_current * facts.logit_scale
+    spice, behavioral, names = [], [], []
+    for layer, candidates in enumerate(findings.some_behavioral.candidates):
+        values = candidates[0, :frames]
+        for cell in np.argsort(-np.ptp(values, axis=0))[:PANELS]:
+            spice.append(traces[f"candidate_{layer}"][0, points, cell])
+            behavioral.append(values[:, cell])
+            names.append(f"layer {layer}, candidate {cell}")
+    logits = findings.some_behavioral.logits[0, :frames]
+    for index in np.argsort(-logits.mean(axis=0))[:PANELS]:
+        spice.append(traces["logits"][0, points, index] * unit)
+        behavioral.append(logits[:, index] * unit)
+        names.append(f"logit {findings.class_names[index]}")
+    return waveforms(
+        traces["time"][points],
+        np.stack(spice, axis=1),
+        np.stack(behavioral, axis=1),
+        facts.frame_period,
+        names,
+    )
