@@ -10,10 +10,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from cmru_hw import __version__
 from cmru_hw.errors import CmruHwError, ConfigError, MappingError, SimulatorNotFound
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -259,8 +258,9 @@ def power(
     else:
         built, stimulus = _load(design, input)
     engines = list(Engine) if engine is None else [engine]
-    found = {one.value: analyse(_simulate(built, stimulus, one, workers), stimulus) for one in engines}
-    found = {"input": "at rest" if input is None else str(input), **found}
+    found: dict[str, Any] = {"input": "at rest" if input is None else str(input)}
+    for one in engines:
+        found[one.value] = analyse(_simulate(built, stimulus, one, workers), stimulus)
     if as_json:
         _print_json(found)
         return
@@ -405,14 +405,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        typer.echo(error.format_message())
-        code = 2
-    except click.ClickException as error:
-        code = _complain(" ".join(error.format_message().split()), 2)
+    except TyperException as error:
+        code = _complain(error.format_message(), 2)
     except CmruHwError as error:
         code = _complain(str(error), 2 if isinstance(error, WRONG_INPUT) else 1)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = _complain("interrupted; finished work is kept, the same command goes on from it", 130)
     except OSError as error:
         code = _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
