@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmru_hw.design import Design, Pooled, block_of
 from cmru_hw.primitives.device import Array, Shifts
-from cmru_hw.primitives.latch import Latch
 from cmru_hw.primitives.mirror import Input, Mirror
 from cmru_hw.result import Result
 from cmru_hw.stimulus import Stimulus
+from cmru_hw.technology import Polarity
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +37,15 @@ class BehavioralModel:
         self.design = design
         given = shifts or {}
         technology, signals = design.technology, design.signals
-        self._ratios, self._biases, self._latches = {}, {}, {}
-        for stage in design.stages:
-            if isinstance(stage, Mirror):
-                self._ratios[stage.name] = stage.ratios(signals, given, technology)
-                self._biases[stage.name] = stage.bias_currents(given, technology)
-            elif isinstance(stage, Latch):
-                self._latches[stage.name] = stage.currents(signals, given, technology)
+        self._currents: dict[str, Any] = {
+            stage.name: stage.currents(signals, given, technology)
+            for stage in design.stages
+            if not isinstance(stage, Input)
+        }
 
     def thresholds(self) -> list[tuple[Array, Array]]:
         """Upper and lower threshold by layer, in A at the candidate's diode: [..., N] each."""
-        found = (self._latches[latch.name] for latch in self.design.latches)
+        found = (self._currents[latch.name] for latch in self.design.latches)
         return [(one["up"] / one["candidate"], one["down"] / one["candidate"]) for one in found]
 
     def frames(self, x: Array) -> Iterator[Frame]:
@@ -62,25 +61,25 @@ class BehavioralModel:
             yield frame
 
     def _step(self, inputs: dict[str, Array], bits: dict[str, Array]) -> Frame:
-        values, new_bits, supply = dict(inputs), {}, {}
-        for stage in self.design.stages:
+        design, supply = self.design, self.design.facts.supply
+        values, new_bits = dict(inputs), {}
+        drawn: dict[str, Array] = {}
+        drives: dict[tuple[str, Polarity], Array] = {}
+        for stage in design.stages:
             name = stage.name
             if isinstance(stage, Input):
-                drawn = stage.supply_current(values[name])
+                drawn[name] = stage.supply_current(values[name])
             elif isinstance(stage, Mirror):
-                positive, negative = self._biases[name]
-                sums = {True: _over_batch(positive), False: _over_batch(negative)}
-                for (source, sign), ratio in self._ratios[name].items():
-                    sums[sign] = sums[sign] + values[source] @ np.swapaxes(ratio, -1, -2)
-                values[name] = np.maximum(sums[True] - sums[False], 0.0)
-                drawn = stage.supply_current(values[name], sums[True])
+                values[name], positive = stage.step(drives, self._currents[name], supply, design.technology)
+                drawn[name] = stage.supply_current(values[name], positive)
             else:
-                currents, candidate = self._latches[name], values[stage.candidate]
+                currents, candidate = self._currents[name], values[stage.candidate]
                 new_bits[name] = stage.step(bits[name], candidate, currents)
                 values[name] = stage.output(new_bits[name], currents)
-                drawn = stage.supply_current(new_bits[name], candidate, values[name], currents)
-            supply[name] = drawn
-        return Frame(values, new_bits, supply)
+                drawn[name] = stage.supply_current(new_bits[name], candidate, values[name], currents)
+            for polarity, drive in stage.drives(values[name], supply, design.technology).items():
+                drives[name, polarity] = drive
+        return Frame(values, new_bits, drawn)
 
     def run(self, stimulus: Stimulus) -> Result:
         """Everything about the inputs."""
@@ -119,7 +118,3 @@ class BehavioralModel:
         for t, frame in enumerate(self.frames(stimulus.x)):
             pooled.add(t, self.design.decode(frame.values))
         return pooled.decision
-
-
-def _over_batch(parameter: Array) -> Array:
-    return parameter[..., None, :] if parameter.ndim > 1 else parameter

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from cmru_hw.config import Strict, load, packaged
@@ -55,6 +57,8 @@ class Technology(Strict):
     switch: Geometry  # the two switches of the latch
     latch_units: Annotated[int, Field(ge=1)]  # unit transistors in parallel for each latch current
     slope_factor: PerPolarity  # n in I = I0 exp(V_GS / (n U_T))
+    gate_voltage_at_1na: PerPolarity  # V_GS of one unit transistor in saturation at 1 nA, V
+    output_conductance: PerPolarity  # relative rise of the drain current with V_DS, 1/V
     a_vt_mv_um: PerPolarity  # Pelgrom coefficient of the threshold voltage
     largest_ratio: Positive  # of a weight: output to input current
     latch_capacitance: list[Annotated[float, Field(ge=0)]]  # F on v0, by layer; the last serves later ones
@@ -67,6 +71,12 @@ class Technology(Strict):
     def thermal_voltage(self) -> float:
         """U_T = k T / q in V."""
         return BOLTZMANN_OVER_CHARGE * (self.temperature_celsius + ZERO_CELSIUS)
+
+    def gate_voltage(self, polarity: Polarity, current: NDArray[np.float64]) -> NDArray[np.float64]:
+        """V_GS (V) of a unit transistor that carries `current` (A) in weak inversion; never below 0."""
+        slope = self.slope_factor.of(polarity) * self.thermal_voltage
+        above = slope * np.log(np.maximum(current, 1e-15) / 1e-9)
+        return np.maximum(self.gate_voltage_at_1na.of(polarity) + above, 0.0)
 
     @property
     def folder(self) -> Path:

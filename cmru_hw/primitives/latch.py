@@ -25,7 +25,16 @@ from scipy.optimize import brentq
 from cmru_hw.config import packaged
 from cmru_hw.errors import ConfigError
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
-from cmru_hw.primitives.mirror import Signal, gate, rail, reference_current, shift, transistor
+from cmru_hw.primitives.mirror import (
+    Signal,
+    gate,
+    over_batch,
+    rail,
+    reference_current,
+    shift,
+    source_net,
+    transistor,
+)
 from cmru_hw.technology import Polarity, Technology
 
 if TYPE_CHECKING:
@@ -134,6 +143,11 @@ class Latch(Signal):
     i_gain: Array
     initial_state: Units
     capacitance: float
+    read: bool = False
+
+    @property
+    def measured(self) -> bool:
+        return self.read
 
     def devices(self, technology: Technology) -> dict[str, DeviceArray]:
         """Every transistor by part: M1-M9 (M4 is `diode`) and the three reference diodes."""
@@ -183,21 +197,21 @@ class Latch(Signal):
     @staticmethod
     def step(bit: Array, candidate: Array, currents: Mapping[str, Array]) -> Array:
         """The bits after a frame; candidate [..., size] in A at the candidate's diode."""
-        c = candidate * _over_batch(currents["candidate"], candidate)
-        up, down = (_over_batch(currents[key], candidate) for key in ("up", "down"))
+        c = candidate * over_batch(currents["candidate"])
+        up, down = (over_batch(currents[key]) for key in ("up", "down"))
         return np.where(c >= up, 1.0, np.where(c < down, 0.0, bit))
 
     @staticmethod
     def output(bit: Array, currents: Mapping[str, Array]) -> Array:
         """Output current in A."""
-        return bit * _over_batch(currents["gain"], bit)
+        return bit * over_batch(currents["gain"])
 
     def supply_current(
         self, bit: Array, candidate: Array, output: Array, currents: Mapping[str, Array]
     ) -> Array:
         """Current from the supply (A): v0 never takes more than I_thresh; feedback and output when set."""
-        c = candidate * _over_batch(currents["candidate"], candidate)
-        i_threshold, i_width = (_over_batch(currents[key], bit) for key in ("i_threshold", "i_width"))
+        c = candidate * over_batch(currents["candidate"])
+        i_threshold, i_width = (over_batch(currents[key]) for key in ("i_threshold", "i_width"))
         latch = np.minimum(c + i_width * bit, i_threshold) + i_width * bit
         return (latch + output * (1 + self.copied)).sum(-1)
 
@@ -237,7 +251,7 @@ class Latch(Signal):
             nets = [f"{name}_{j}" for name in REFERENCES]
             cell.X(
                 f"latch_{j}", SUBCIRCUIT, candidates[j], *nets, gate(self.name, j), stored[j], "vdd",
-                **parameters,
+                source_net(self.name, j) if self.measured else "vdd", **parameters,
             )  # fmt: skip
         return cell
 
@@ -256,8 +270,3 @@ class Latch(Signal):
 def subcircuit_file() -> Path:
     """The text of the cell."""
     return packaged("circuits", f"{SUBCIRCUIT}.sub")
-
-
-def _over_batch(parameter: Array, like: Array) -> Array:
-    """A parameter [..., size] or [chips, size] lined up with values [..., batch, size]."""
-    return parameter[..., None, :] if parameter.ndim == like.ndim - 1 and parameter.ndim > 1 else parameter

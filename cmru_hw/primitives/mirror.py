@@ -81,6 +81,24 @@ class Signal:
             gain = gain / self._strength("copy_diode", self.other, shifts, technology)
         return gain
 
+    def drives(self, value: Array, supply: float, technology: Technology) -> dict[Polarity, Array]:
+        """Currents (A) that transistors on this signal's gates would carry at zero V_DS, by polarity.
+
+        A mirror's current is I_diode (1 + lambda (V_DS - V_GS)), lambda the output conductance; this is the
+        part that the source decides. The copy's own V_DS is the supply less its diode's gate voltage.
+        """
+
+        def part(polarity: Polarity, current: Array) -> tuple[Array, Array]:
+            volts = technology.gate_voltage(polarity, current / self.diode_units)
+            return volts, current * (1 - technology.output_conductance.of(polarity) * volts)
+
+        _, native = part(self.polarity, value)
+        if not self.copied.any():
+            return {self.polarity: native}
+        volts, _ = part(self.other, value)
+        copy = native * (1 + technology.output_conductance.of(self.polarity) * (supply - volts))
+        return {self.polarity: native, self.other: part(self.other, copy)[1]}
+
     def _strength(self, part: str, polarity: Polarity, shifts: Shifts, technology: Technology) -> Array:
         ones = np.ones(self.size)
         return ones * strength(shifts[f"{self.name}.{part}"], polarity, technology) if shifts else ones
@@ -197,36 +215,64 @@ class Mirror(Signal):
         """Name of the transistors that make a term's positive (negative) contributions."""
         return f"from_{term.source}_{_SIGN[positive]}"
 
-    def ratios(
+    def currents(
         self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology
     ) -> dict[tuple[str, bool], Array]:
-        """Gain of each contribution, all >= 0: {(source, positive): [..., out, in]}."""
-        gains = {}
-        for term in self.terms:
-            for positive in (True, False):
-                polarity = self.transistor_polarity(positive)
-                units = np.maximum(term.units if positive else -term.units, 0)
-                per_unit = signals[term.source].gain_per_unit(polarity, shifts, technology)
-                gain = units * per_unit[..., None, :]
-                if shifts:
-                    key = f"{self.name}.{self.part(term, positive)}"
-                    gain = gain * strength(shifts[key], polarity, technology)
-                gains[term.source, positive] = gain
-        return gains
+        """What a chip's mismatch makes of the nodes: gains and bias currents, all >= 0.
 
-    def bias_currents(self, shifts: Shifts, technology: Technology) -> tuple[Array, Array]:
-        """Positive and negative bias currents that arrive at the nodes, both >= 0, in A."""
-        arriving = []
+        {(source, positive): gains [..., out, in], ("bias", positive): A [..., out]}.
+        """
+        found = {}
         for positive in (True, False):
-            current = np.maximum(self.bias if positive else -self.bias, 0.0)
+            polarity, sign = self.transistor_polarity(positive), _SIGN[positive]
+            for term in self.terms:
+                units = np.maximum(term.units if positive else -term.units, 0)
+                if units.any():
+                    gain = (
+                        units * signals[term.source].gain_per_unit(polarity, shifts, technology)[..., None, :]
+                    )
+                    if shifts:
+                        part = shifts[f"{self.name}.{self.part(term, positive)}"]
+                        gain = gain * strength(part, polarity, technology)
+                    found[term.source, positive] = gain
+            bias = np.maximum(self.bias if positive else -self.bias, 0.0)
+            volts = technology.gate_voltage(polarity, bias / self.bias_units)
+            bias = bias * (1 - technology.output_conductance.of(polarity) * volts)
             if shifts:
-                polarity, sign = self.transistor_polarity(positive), _SIGN[positive]
-                current = current * strength(shifts[f"{self.name}.bias_{sign}"], polarity, technology)
-                current = current / strength(
-                    shifts[f"{self.name}.bias_reference_{sign}"], polarity, technology
-                )
-            arriving.append(current)
-        return arriving[0], arriving[1]
+                bias = bias * strength(shifts[f"{self.name}.bias_{sign}"], polarity, technology)
+                bias = bias / strength(shifts[f"{self.name}.bias_reference_{sign}"], polarity, technology)
+            found["bias", positive] = bias
+        return found
+
+    def step(
+        self,
+        drives: Mapping[tuple[str, Polarity], Array],
+        currents: Mapping[tuple[str, bool], Array],
+        supply: float,
+        technology: Technology,
+    ) -> tuple[Array, Array]:
+        """The nodes' currents and their positive contributions alone (A), [..., batch, out].
+
+        The node's voltage is taken from its current at ideal drain voltages; one such step leaves an error
+        of the order of lambda squared.
+        """
+        sums = {}
+        for positive in (True, False):
+            polarity = self.transistor_polarity(positive)
+            total = over_batch(currents["bias", positive])
+            for term in self.terms:
+                if (term.source, positive) in currents:
+                    gains = np.swapaxes(currents[term.source, positive], -1, -2)
+                    total = total + drives[term.source, polarity] @ gains
+            sums[positive] = total
+        ideal = np.maximum(sums[True] - sums[False], 0.0)
+        volts = technology.gate_voltage(self.polarity, ideal / self.diode_units)
+        across = {True: supply - volts, False: volts}  # V_DS of what contributes
+        raised, lowered = (
+            sums[sign] * (1 + technology.output_conductance.of(self.transistor_polarity(sign)) * across[sign])
+            for sign in (True, False)
+        )
+        return np.maximum(raised - lowered, 0.0), raised
 
     def supply_current(self, value: Array, positive: Array) -> Array:
         """Current from the supply (A). Kirchhoff: a node takes from it just its positive contributions."""
@@ -321,3 +367,8 @@ def transistor(
         parameters["dvt"] = repr(dvt)
     bulk = "0" if polarity == "n" else "vdd"
     cell.X(name, f"{polarity}fet", drain, gate_net, source, bulk, **parameters)
+
+
+def over_batch(parameter: Array) -> Array:
+    """A parameter [size] or [chips, size], lined up with values [..., batch, size]."""
+    return parameter[..., None, :] if parameter.ndim > 1 else parameter

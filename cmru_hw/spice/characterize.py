@@ -19,7 +19,7 @@ from cmru_hw.design import Design, Facts
 from cmru_hw.errors import SimulationError
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.latch import Latch
-from cmru_hw.primitives.mirror import Input, Mirror, Term, gate
+from cmru_hw.primitives.mirror import Input
 from cmru_hw.spice.netlist import ammeters, build, includes, initial_voltages
 from cmru_hw.spice.ngspice import LATCH, Job, RawData, Transient, find_ngspice, run, run_many
 from cmru_hw.technology import Technology, load_technology
@@ -54,30 +54,26 @@ def bench(
     latch = Latch(
         name="latch", polarity="p", diode_units=16, copied=none, candidate="candidate",
         i_threshold=i_threshold, i_width=i_width, i_gain=i_gain, initial_state=none, capacitance=2e-14,
-    )  # fmt: skip
-    units = 16 * np.eye(count, dtype=np.int64)
-    negative = Mirror(
-        name="inverse", polarity="n", diode_units=16, copied=none,
-        terms=(Term("latch", units, np.eye(count)),), bias=np.zeros(count), bias_units=1, read=True,
+        read=True,
     )  # fmt: skip
     facts = Facts(
         technology=technology.name, unit="fq_bmru", boundary="core", pool="last", num_classes=count,
         input_size=count, unit_current=1e-9, logit_scale=1.0, quiescent_current=0.0,
         frame_period=sweep / 2, ramp=sweep / 2,
-        supply=technology.supply, inputs=["candidate", "candidate"], outputs=["inverse", "inverse"],
+        supply=technology.supply, inputs=["candidate", "candidate"], outputs=["latch"],
         states=["latch"],
     )  # fmt: skip
-    design = Design(facts, (candidate, latch, negative))
+    design = Design(facts, (candidate, latch))
     bottom = 0.8 * np.maximum(i_threshold - i_width, 0.0)
     top = 1.12 * i_threshold
     times = np.array([0.0, sweep / 2, sweep])
     waves = [np.column_stack([times, [low, high, low]]) for low, high in zip(bottom, top, strict=True)]
-    saved = [f"v({gate('latch', j)})" for j in range(count)] + [f"v({latch.stored(j)})" for j in range(count)]
+    saved = [f"v({latch.stored(j)})" for j in range(count)]
     job = Job(
         title=f"hysteresis of {count} latches",
         netlist=str(build(design, {"candidate": waves})),
         analysis=Transient(stop=sweep, max_step=sweep / 600, print_step=sweep / 1000),
-        save=(*saved, *ammeters(negative)),
+        save=(*saved, *ammeters(latch)),
         tolerances=LATCH,
         initial=initial_voltages(design),
         temperature=technology.temperature_celsius,
@@ -94,7 +90,7 @@ def hysteresis(design: Design, data: RawData) -> Hysteresis:
     position = 1 - np.abs(2 * data.time / sweep - 1)
     candidate = bottom + position[:, None] * (top - bottom)
     stored = np.stack([data[f"v({latch.stored(j)})"] for j in range(latch.size)], axis=-1)
-    output = np.stack([data[name] for name in ammeters(design.signals["inverse"])], axis=-1)
+    output = np.stack([data[name] for name in ammeters(latch)], axis=-1)
     is_set = stored > design.facts.supply / 2
     if is_set[0].any() or not is_set.any(axis=0).all():
         raise SimulationError(f"latch bench: latches {np.flatnonzero(~is_set.any(axis=0))} never set")

@@ -52,13 +52,6 @@ class TrainingConfig(Strict):
     candidate_noise: float = Field(default=0.0, ge=0)
     """Standard deviation, in model units, of the noise on every unit's candidate."""
 
-    input_noise: float = Field(default=0.0, ge=0)
-    """Standard deviation, in model units, of the noise on every input value, redrawn at each frame."""
-
-    input_offset: float = Field(default=0.0, ge=0)
-    """The same for an offset that stays for a whole sequence: the error of an input branch, or of a
-    speaker's microphone."""
-
     margin: MarginConfig | None = None
     weight_limit: PositiveFloat | None = None
     """Matrix weights are clamped to +- this after each step."""

@@ -19,7 +19,7 @@ from cmru_hw.training.checkpoint import Record, optimizer_tensors, restore_optim
 from cmru_hw.training.config import QuantizationConfig, TrainingConfig
 from cmru_hw.training.evaluation import Evaluation, device_of, evaluate, to_tensors
 from cmru_hw.training.margin import margin_penalty
-from cmru_hw.training.noise import disturb_input, perturb, set_candidate_noise
+from cmru_hw.training.noise import perturb, set_candidate_noise
 from cmru_hw.training.quantization import bake, fake_quantize, matrix_names
 from cmru_hw.training.tasks import Split, Task
 
@@ -110,7 +110,6 @@ class TrainingLoop:
     def _descend(self, batch: Split) -> None:
         """One optimiser step on a batch, under this step's noise."""
         x, y, lengths = to_tensors(batch, device_of(self.network))
-        x = disturb_input(x, self.config.input_noise, self.config.input_offset)
         self.network.train()
         set_candidate_noise(self.network, self.config.candidate_noise)
         self.optimizer.zero_grad()

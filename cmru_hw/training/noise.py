@@ -26,15 +26,6 @@ def perturb(parameters: dict[str, Tensor], sigma: float) -> dict[str, Tensor]:
     }
 
 
-def disturb_input(x: Tensor, noise: float, offset: float) -> Tensor:
-    """x [B, T, I] plus white noise, plus an offset per sequence and input; standard deviations."""
-    if noise > 0:
-        x = x + noise * torch.randn_like(x)
-    if offset > 0:
-        x = x + offset * torch.randn_like(x[:, :1])
-    return x
-
-
 def set_candidate_noise(network: nn.Module, std: float) -> None:
     """White noise (model units) on the candidates of every threshold unit, in training mode."""
     for module in network.modules():

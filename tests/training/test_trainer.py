@@ -27,8 +27,6 @@ EVERYTHING: dict[str, Any] = {
     "epsilon_anneal": 8,
     "weight_noise": 0.1,
     "candidate_noise": 0.05,
-    "input_noise": 0.05,
-    "input_offset": 0.05,
     "margin": {"distance": 0.1, "weight": 0.5},
     "quantization": {"units": 8, "max_ratio": 2.0, "steps": 12},
     "evaluate_every": 5,

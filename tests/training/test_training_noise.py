@@ -11,7 +11,7 @@ from cmru_hw.nn.network import Network, NetworkConfig
 from cmru_hw.nn.threshold_cell import ThresholdCell
 from cmru_hw.training.config import MarginConfig
 from cmru_hw.training.margin import margin_penalty
-from cmru_hw.training.noise import disturb_input, perturb, set_candidate_noise
+from cmru_hw.training.noise import perturb, set_candidate_noise
 
 
 def network(unit: str = "fq_bmru") -> Network:
@@ -55,18 +55,6 @@ def test_noise_reaches_the_weights_of_a_torch_gru() -> None:
     noisy = functional_call(gru, perturb(dict(gru.named_parameters()), 0.5), (x,))[0]
     assert (noisy - clean).abs().max() > 1e-3
     assert torch.equal(gru(x)[0], clean)
-
-
-def test_input_noise_is_white_and_the_offset_stays_for_a_sequence() -> None:
-    torch.manual_seed(0)
-    x = torch.zeros(2000, 20, 3)
-    noise, offset = disturb_input(x, 0.3, 0.0), disturb_input(x, 0.0, 0.5)
-    assert abs(noise.std().item() - 0.3) < 0.005
-    assert abs((noise[:, 0] * noise[:, 1]).mean().item()) < 0.005
-    assert abs(offset[:, 0].std().item() - 0.5) < 0.02
-    assert torch.equal(offset, offset[:, :1].expand_as(offset))
-    assert torch.equal(disturb_input(x, 0.0, 0.0), x)
-    assert not x.any()
 
 
 def test_candidate_noise_is_set_on_every_unit() -> None:
