@@ -46,12 +46,14 @@ DEFAULTS: dict[str, Any] = {
         "pool": "mean",
     },
     "training": {
-        "steps": 6000,
+        "steps": 4000,
         "learning_rate": 3e-3,
         "epsilon_hold": 0,
         "epsilon_anneal": 0,
         "weight_noise": 0.2,
-        "candidate_noise": 0.05,
+        "candidate_noise": 0.1,
+        "margin": {"distance": 0.1, "weight": 0.5},
+        "quantization": {"units": 16, "max_ratio": 4.0, "steps": 2000, "learning_rate": 1e-3},
     },
 }
 

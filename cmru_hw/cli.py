@@ -144,7 +144,7 @@ def map_(
 
     values = {
         "boundary": boundary.value, "units": units, "unit_current": unit_current,
-        "frame_period": frame_period, "ramp": min(1e-4, frame_period / 100), "strict": strict,
+        "frame_period": frame_period, "ramp": frame_period / 10, "strict": strict,
     }  # fmt: skip
     choices = validate(MappingConfig, values, "options")
     card, network = load_technology(technology), load_network(run)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +25,7 @@ from cmru_hw.errors import ConfigError
 from cmru_hw.primitives.device import Array, DeviceArray
 from cmru_hw.primitives.latch import Latch
 from cmru_hw.primitives.mirror import Input, Mirror, Signal, Term
-from cmru_hw.technology import Technology, load_technology
+from cmru_hw.technology import Polarity, Technology, load_technology
 
 Stage = Input | Mirror | Latch
 Pool = Literal["mean", "last", "vote"]
@@ -48,8 +48,10 @@ class Facts(Strict):
     frame_period: Annotated[float, Field(gt=0)]  # s
     ramp: Annotated[float, Field(gt=0)]  # s, in which inputs move to a new frame's value
     supply: Annotated[float, Field(gt=0)]  # V
-    inputs: list[str]  # names of the positive and the negative input stage
-    outputs: list[str]  # names of the positive and (where x can be negative) the negative output stage
+    inputs: Annotated[list[str], Field(min_length=2, max_length=2)]  # positive and negative input stage
+    outputs: Annotated[
+        list[str], Field(min_length=1)
+    ]  # names of the positive and (where x can be negative) the negative output stage
     states: list[str]  # names of the stages that hold the state, by layer
 
 
@@ -73,9 +75,10 @@ class Design:
                     raise ConfigError(f"design: stage {stage.name} takes {name!r} with shape {shape}")
             seen[stage.name] = stage
         facts = self.facts
-        for name in (*facts.inputs, *facts.outputs, *facts.states):
-            if name not in seen:
-                raise ConfigError(f"design: there is no stage called {name!r}")
+        for kind, names in ((Input, facts.inputs), (Signal, facts.outputs), (Latch, facts.states)):
+            for name in names:
+                if not isinstance(seen.get(name), kind):
+                    raise ConfigError(f"design: there is no {kind.__name__.lower()} stage called {name!r}")
 
     @cached_property
     def technology(self) -> Technology:
@@ -170,18 +173,50 @@ def load_design(folder: Path) -> Design:
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ConfigError(f"{tensors_path}: {name}: holds NaN or infinity")
-    try:
-        stages = tuple(_load_stage(entry, arrays) for entry in content["stages"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: stages: {error} is missing or malformed") from error
+    if not isinstance(content["stages"], list):
+        raise ConfigError(f"{path}: stages: must be a list, got {type(content['stages']).__name__}")
+    stages = tuple(
+        _load_stage(entry, arrays, f"{path}: stages.{n}") for n, entry in enumerate(content["stages"])
+    )
     prefix = "software."
     software = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    if facts.boundary == "core":
+        hidden = next(stage.size for stage in stages if stage.name == facts.inputs[0])
+        shapes = {"projection": (hidden, facts.input_size), "readout": (facts.num_classes, hidden)}
+        for name, shape in shapes.items():
+            _array(arrays, f"{prefix}{name}.weight", shape, "f", path)
+            _array(arrays, f"{prefix}{name}.bias", shape[:1], "f", path)
     return Design(facts, stages, software)
 
 
-_KINDS: dict[str, type[Input] | type[Mirror] | type[Latch]] = {
-    cls.kind: cls for cls in (Input, Mirror, Latch)
+class _SignalEntry(Strict):
+    """A stage in design.yaml; its arrays are in design.safetensors."""
+
+    kind: str
+    name: str
+    polarity: Polarity
+    diode_units: Annotated[int, Field(ge=1)]
+
+
+class _MirrorEntry(_SignalEntry):
+    terms: list[str]
+    bias_units: Annotated[int, Field(ge=1)]
+    read: bool
+
+
+class _LatchEntry(_SignalEntry):
+    candidate: str
+    capacitance: Annotated[float, Field(ge=0)]
+    read: bool
+
+
+_KINDS: dict[str, tuple[type[Input] | type[Mirror] | type[Latch], type[_SignalEntry]]] = {
+    Input.kind: (Input, _SignalEntry),
+    Mirror.kind: (Mirror, _MirrorEntry),
+    Latch.kind: (Latch, _LatchEntry),
 }
+_BITS = ("copied", "initial_state")
+_NOT_NEGATIVE = ("i_threshold", "i_width", "i_gain")
 
 
 def _taken(stage: Stage) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -195,7 +230,7 @@ def _taken(stage: Stage) -> Iterator[tuple[str, tuple[int, ...]]]:
 def _dump_stage(stage: Stage, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """A stage as YAML values; its arrays go to `arrays` under `{stage}.{field}`."""
     entry: dict[str, Any] = {"kind": stage.kind}
-    for name in stage.__dataclass_fields__:
+    for name in (each.name for each in fields(stage)):
         value = getattr(stage, name)
         if name == "terms":
             entry["terms"] = [term.source for term in value]
@@ -209,19 +244,54 @@ def _dump_stage(stage: Stage, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]
     return entry
 
 
-def _load_stage(entry: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Stage:
-    entry = dict(entry)
-    cls = _KINDS[entry.pop("kind")]
+def _load_stage(content: Any, arrays: Mapping[str, NDArray[Any]], where: str) -> Stage:
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind not in _KINDS:
+        raise ConfigError(f"{where}: kind: must be one of {', '.join(_KINDS)}, got {kind!r}")
+    cls, model = _KINDS[kind]
+    entry = validate(model, content, where).model_dump(exclude={"kind"})
     name = entry["name"]
+    size = len(_array(arrays, f"{name}.copied", (None,), "i", where))
     if "terms" in entry:
         entry["terms"] = tuple(
-            Term(source, arrays[f"{name}.{source}.units"], arrays[f"{name}.{source}.trained"])
+            Term(
+                source,
+                _array(arrays, f"{name}.{source}.units", (size, None), "i", where),
+                _array(arrays, f"{name}.{source}.trained", (size, None), "f", where),
+            )
             for source in entry["terms"]
         )
-    for field_name in cls.__dataclass_fields__:
+        if any(term.units.shape != term.trained.shape for term in entry["terms"]):
+            raise ConfigError(f"{where}: {name}: units and trained weights must have one shape")
+    for field_name in (each.name for each in fields(cls)):
         if field_name not in entry:
-            entry[field_name] = arrays[f"{name}.{field_name}"]
+            whole = "i" if field_name in _BITS else "f"
+            array = _array(arrays, f"{name}.{field_name}", (size,), whole, where)
+            if field_name in _BITS and not np.isin(array, (0, 1)).all():
+                raise ConfigError(f"{where}: {name}.{field_name}: must be 0 or 1")
+            if field_name in _NOT_NEGATIVE and (array < 0).any():
+                raise ConfigError(f"{where}: {name}.{field_name}: must be >= 0")
+            entry[field_name] = array
     return cls(**entry)
+
+
+def _array(
+    arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int | None, ...], kind: str, where: str | Path
+) -> NDArray[Any]:
+    """An array of the design's, of this shape (None: any length) and kind of number."""
+    array = arrays.get(name)
+    if array is None:
+        raise ConfigError(f"{where}: {name}: missing from design.safetensors")
+    fits = len(array.shape) == len(shape) and all(
+        n in (None, m) for n, m in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype.kind != kind:
+        wanted = ["any" if n is None else n for n in shape]
+        number = "integers" if kind == "i" else "real numbers"
+        raise ConfigError(
+            f"{where}: {name}: must be {number} of shape {wanted}, got {array.dtype} {list(array.shape)}"
+        )
+    return array
 
 
 def block_of(stage: str) -> str:

@@ -39,7 +39,7 @@ class MappingConfig(Strict):
     unit_current: Annotated[float, Field(gt=0)] = 1e-9  # A for one model unit
     quiescent_current: Annotated[float, Field(ge=0)] = 3e-11  # A in both currents of an input pair
     frame_period: Annotated[float, Field(gt=0)] = 1e-2  # s
-    ramp: Annotated[float, Field(gt=0)] = 1e-4  # s
+    ramp: Annotated[float, Field(gt=0)] = 1e-3  # s, in which inputs move to a frame's values
     strict: bool = False  # refuse what would have to be clipped
 
 

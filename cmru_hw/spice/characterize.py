@@ -20,8 +20,10 @@ from cmru_hw.errors import SimulationError
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.latch import Latch
 from cmru_hw.primitives.mirror import Input
+from cmru_hw.spice.job import LATCH, Job, Transient
 from cmru_hw.spice.netlist import ammeters, build, includes, initial_voltages
-from cmru_hw.spice.ngspice import LATCH, Job, RawData, Transient, find_ngspice, run, run_many
+from cmru_hw.spice.ngspice import find_ngspice, run, run_many
+from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Technology, load_technology
 
 THRESHOLDS = np.geomspace(3e-11, 1e-8, 11)  # A

@@ -16,6 +16,7 @@ from cmru_hw.errors import ConfigError
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.latch import Latch
 from cmru_hw.result import Result
+from cmru_hw.spice.job import FAST, Job, Tolerances, Transient
 from cmru_hw.spice.netlist import (
     ammeters,
     build,
@@ -24,7 +25,8 @@ from cmru_hw.spice.netlist import (
     supplies,
     waveform,
 )
-from cmru_hw.spice.ngspice import FAST, Job, RawData, Tolerances, Transient, imap
+from cmru_hw.spice.ngspice import imap
+from cmru_hw.spice.rawfile import RawData
 from cmru_hw.stimulus import Stimulus
 
 POINTS_A_FRAME = 20  # of the waveforms that are kept

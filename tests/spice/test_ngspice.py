@@ -17,22 +17,9 @@ import pytest
 
 from cmru_hw.errors import ConfigError, SimulationError, SimulatorNotFound
 from cmru_hw.spice import ngspice
-from cmru_hw.spice.ngspice import (
-    FAST,
-    LADDER,
-    LATCH,
-    DcSweep,
-    Job,
-    NgspiceError,
-    Noise,
-    OperatingPoint,
-    RawData,
-    Transient,
-    find_ngspice,
-    imap,
-    run,
-    run_many,
-)
+from cmru_hw.spice.job import FAST, LADDER, LATCH, DcSweep, Job, Noise, OperatingPoint, Transient
+from cmru_hw.spice.ngspice import NgspiceError, find_ngspice, imap, run, run_many
+from cmru_hw.spice.rawfile import RawData
 
 RC = "V1 in 0 pulse(0 1 0 1n 1n 1 2)\nR1 in out 1k\nC1 out 0 1u"
 STEP = Job("rc step", RC, Transient(stop=5e-3, max_step=10e-6), save=("v(out)", "i(V1)"))
@@ -398,7 +385,8 @@ def test_leaving_the_loop_kills_what_runs(tmp_path):
 def test_ctrl_c_kills_the_simulators(call, fake, tmp_path):
     fake(f"echo $$ > {tmp_path}/$$.pid; exec sleep 60")
     code = (
-        "from cmru_hw.spice.ngspice import *\n"
+        "from cmru_hw.spice.job import Job, OperatingPoint\n"
+        "from cmru_hw.spice.ngspice import run, run_many\n"
         "from pathlib import Path\n"
         "job = Job('x', 'R1 a 0 1', OperatingPoint())\n"
         "try:\n"

@@ -1,0 +1,64 @@
+"""A technology without second-order effects, and the one-thread rule."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numba
+import pytest
+import torch
+import yaml
+
+from cmru_hw import technology as technology_module
+from cmru_hw.config import packaged
+from cmru_hw.technology import Technology, load_technology
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = numba.get_num_threads(), torch.get_num_threads()
+    numba.set_num_threads(1)
+    torch.set_num_threads(1)
+    yield
+    numba.set_num_threads(before[0])
+    torch.set_num_threads(before[1])
+
+
+@pytest.fixture
+def generic() -> Technology:
+    return load_technology("generic180")
+
+
+@pytest.fixture
+def technologies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of cards for this test alone, with a copy of generic180 in it."""
+    folder = tmp_path / "technologies"
+    shutil.copytree(packaged("circuits", "technologies", "generic180"), folder / "generic180")
+
+    def elsewhere(*parts: str) -> Path:
+        if parts[:2] == ("circuits", "technologies"):
+            return folder.joinpath(*parts[2:])
+        return packaged(*parts)
+
+    monkeypatch.setattr(technology_module, "packaged", elsewhere)
+    return folder
+
+
+@pytest.fixture
+def ideal(technologies: Path) -> Technology:
+    """generic180 whose transistors are perfect current sources and whose latches pass on their I_gain.
+
+    The thresholds are still the measured ones, so what mapping pre-distorts must come back undistorted.
+    """
+    folder = technologies / "ideal180"
+    shutil.copytree(technologies / "generic180", folder)
+    card = yaml.safe_load((folder / "card.yaml").read_text())
+    card |= {"name": "ideal180", "output_conductance": {"n": 1e-15, "p": 1e-15}}
+    (folder / "card.yaml").write_text(yaml.safe_dump(card))
+    latch = json.loads((folder / "latch.json").read_text())
+    latch["output"] = [1.0] * len(latch["gain"])
+    (folder / "latch.json").write_text(json.dumps(latch))
+    return load_technology("ideal180")
