@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 
 WRONG_INPUT = (ConfigError, MappingError, SimulatorNotFound)
+INTERRUPTED = 130
 
 
 class Engine(StrEnum):
@@ -74,11 +75,15 @@ def codesign(
         _print_json(metrics)
         return
     accuracy, agreement, robust = metrics["accuracy"], metrics["agreement"], metrics["robustness"]
+    same = metrics["accuracy_on_spice_inputs"]
     low, high = robust["yield_ci95"]
     rows = [
         ("accuracy, trained network", f"{accuracy['software']:.4f}"),
         ("accuracy, behavioural model", f"{accuracy['behavioral']:.4f}"),
-        ("accuracy, ngspice", f"{accuracy['spice']:.4f} on {agreement['inputs']} inputs"),
+        (
+            f"accuracy, ngspice ({agreement['inputs']} inputs)",
+            f"{accuracy['spice']:.4f} (trained network on these: {same['software']:.4f})",
+        ),
         ("decisions, behavioural = ngspice", f"{agreement['decisions']} of {agreement['inputs']}"),
         ("state samples, behavioural = ngspice", f"{100 * agreement['state_fraction']:.2f} %"),
         (
@@ -300,7 +305,8 @@ def robustness(
     if input is not None and labels is not None:
         built, stimulus = _load(design, input)
         try:
-            truth = np.load(labels, allow_pickle=False)
+            with labels.open("rb") as file:
+                truth = np.lib.format.read_array(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ConfigError(f"{labels}: not a .npy file of classes: {error}") from error
     else:
@@ -405,12 +411,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this
+            code = _complain("interrupted; codesign and train go on from finished work", INTERRUPTED)
     except TyperException as error:
         code = _complain(error.format_message(), 2)
     except CmruHwError as error:
         code = _complain(str(error), 2 if isinstance(error, WRONG_INPUT) else 1)
     except (KeyboardInterrupt, typer.Abort):
-        code = _complain("interrupted; finished work is kept, the same command goes on from it", 130)
+        code = _complain("interrupted", INTERRUPTED)
     except OSError as error:
         code = _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -107,8 +107,8 @@ def read_plan(path: Path) -> Plan:
     return Plan(config, path.parent, task, network, load_technology(config.technology))
 
 
-def train_network(plan: Plan, run: Path, progress: bool = False) -> tuple[Network, dict[str, Any]]:
-    """Train as configured into the folder `run`; resumes. Returns the network and its metrics."""
+def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple[Network, dict[str, Any]]:
+    """Train as configured, into the folder `run` if given; resumes. Returns the network and its metrics."""
     import torch
 
     training = plan.config.training

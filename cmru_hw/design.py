@@ -163,6 +163,7 @@ def load_design(folder: Path) -> Design:
         if key not in content:
             raise ConfigError(f"{path}: {key}: missing")
     facts = validate(Facts, content["facts"], path)
+    load_technology(facts.technology)  # an unknown one is refused here, not in the middle of a run
     tensors_path = folder / "design.safetensors"
     try:
         arrays = load_tensors(tensors_path.read_bytes())
@@ -180,13 +181,16 @@ def load_design(folder: Path) -> Design:
     )
     prefix = "software."
     software = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    design = Design(facts, stages, software)
     if facts.boundary == "core":
-        hidden = next(stage.size for stage in stages if stage.name == facts.inputs[0])
-        shapes = {"projection": (hidden, facts.input_size), "readout": (facts.num_classes, hidden)}
-        for name, shape in shapes.items():
-            _array(arrays, f"{prefix}{name}.weight", shape, "f", path)
-            _array(arrays, f"{prefix}{name}.bias", shape[:1], "f", path)
-    return Design(facts, stages, software)
+        hidden = design.signals[facts.inputs[0]].size
+        for name, out, n in (
+            ("projection", hidden, facts.input_size),
+            ("readout", facts.num_classes, hidden),
+        ):
+            _array(arrays, f"{prefix}{name}.weight", (out, n), "f", path)
+            _array(arrays, f"{prefix}{name}.bias", (out,), "f", path)
+    return design
 
 
 class _SignalEntry(Strict):

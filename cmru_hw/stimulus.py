@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,9 +77,11 @@ def make_stimulus(
     x = np.where(valid[..., None], x, 0.0)
     if times is None:
         return Stimulus(x, lengths, frame_period * np.arange(frames + 1))
-    times = np.asarray(times, dtype=float)
-    if times.shape != (frames,) or not np.isfinite(times).all():
-        raise ConfigError(f"{where}: times: must be {frames} finite numbers, got shape {list(times.shape)}")
+    times = np.asarray(times)
+    if times.shape != (frames,) or times.dtype.kind not in "fiu" or not np.isfinite(times).all():
+        got = f"{times.dtype} {list(times.shape)}"
+        raise ConfigError(f"{where}: times: must be {frames} finite numbers, got {got}")
+    times = times.astype(np.float64)
     if times[0] != 0 or (np.diff(times) <= 0).any():
         worst = times[0] if times[0] != 0 else times[1:][np.diff(times) <= 0][0]
         raise ConfigError(f"{where}: times: must start at 0 and increase (s), got {worst:g}")
@@ -91,23 +94,16 @@ def read_stimulus(path: Path, input_size: int, frame_period: float) -> Stimulus:
     Raises ConfigError naming the file and what is wrong with it.
     """
     try:
-        content = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            bare = isinstance(content, np.ndarray)
+            arrays = {"x": content} if bare else {name: content[name] for name in content.files}
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: not a .npy or .npz file of plain numbers") from error
-    if isinstance(content, np.ndarray):
-        return make_stimulus(content, input_size, frame_period, where=str(path))
-    with content:
-        unknown = set(content.files) - {"x", "lengths", "times"}
-        if unknown or "x" not in content.files:
-            raise ConfigError(
-                f"{path}: must hold x and may hold lengths and times, got {sorted(content.files)}"
-            )
-        try:
-            arrays = {name: content[name] for name in content.files}
-        except (ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
-            raise ConfigError(f"{path}: not a .npz file of plain numbers: {error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConfigError(f"{path}: not a .npy or .npz file of plain numbers: {error}") from error
+    if "x" not in arrays or set(arrays) - {"x", "lengths", "times"}:
+        raise ConfigError(f"{path}: must hold x and may hold lengths and times, got {sorted(arrays)}")
     return make_stimulus(
         arrays["x"], input_size, frame_period, arrays.get("lengths"), arrays.get("times"), where=str(path)
     )

@@ -61,6 +61,10 @@ class Findings:
                 "behavioral": float((self.behavioral.decision == labels).mean()),
                 "spice": float((self.spice.decision == labels[self.chosen]).mean()),
             },
+            "accuracy_on_spice_inputs": {
+                "software": float((self.trained.decision == labels)[self.chosen].mean()),
+                "behavioral": float((self.some_behavioral.decision == labels[self.chosen]).mean()),
+            },
             "agreement": {
                 "inputs": between.inputs,
                 "decisions": between.decisions,

@@ -66,7 +66,7 @@ class Sections:
     """What a report shows beside metrics.json and figures; leave out what was not measured.
 
     `agreement` maps a pair ("behavioural and SPICE") to `inputs`, `decisions` (equal ones),
-    `decision_fraction`, `state_fraction`, `logit_error_a` (largest, A) and `kinds` (disagreeing states by
+    `decision_fraction`, `state_fraction`, `logit_error_a` (rms, A) and `kinds` (disagreeing states by
     `KINDS`); any may be missing. `warnings` are lines from mapping, `clips` rows of equal keys, such as
     tensor, index, value, clipped_to. `provenance` may be nested; `commands` reproduce the run. `captions`
     adds to and replaces `CAPTIONS`. `notes` are further paragraphs under the summary.
@@ -198,10 +198,13 @@ def tiles(numbers: _Numbers) -> list[dict[str, str]]:
         yield_note.append(f"reach {percent(target)}")
     if bounds is not None:
         yield_note.append(f"(95{NBSP}% interval {interval(bounds)})")
+    same = numbers.percent("accuracy_on_spice_inputs.software")
+    spice_note = "transistors in ngspice" + (f", {inputs} inputs" if inputs is not None else "")
+    spice_note += f"; the trained network on these: {same}" if same else ""
     found = [
         ("Software accuracy", numbers.percent("accuracy.software"), "the trained network"),
         ("Behavioural accuracy", numbers.percent("accuracy.behavioral"), "the fast device model"),
-        ("SPICE accuracy", numbers.percent("accuracy.spice"), "transistors in ngspice"),
+        ("SPICE accuracy", numbers.percent("accuracy.spice"), spice_note),
         (
             "Agreement",
             numbers.percent("agreement.decision_fraction"),

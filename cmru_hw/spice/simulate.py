@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ class Run:
     def load(path: Path) -> Run:
         """A run saved before. Raises ConfigError if the file is not whole."""
         try:
-            with np.load(path, allow_pickle=False) as content:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 arrays = {name: content[name] for name in content.files}
             groups: dict[str, dict[str, Array]] = {
                 "states": {},
@@ -135,7 +136,7 @@ class Run:
                 groups["waveforms"],
                 int(arrays["rung"]),
             )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ConfigError(f"{path}: not a finished run: {error}; delete it to run it again") from error
 
 

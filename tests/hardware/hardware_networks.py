@@ -34,7 +34,9 @@ def random_network(seed: int, on_grid: bool = True, **changes: Any) -> Network:
         elif kind == "initial_state":
             new = random.integers(0, 2, shape)
         else:
-            new = random.uniform(*{"threshold_low": (0.15, 0.6), "width": (0.1, 0.5), "gain": (0.5, 1.5)}[kind], shape)
+            new = random.uniform(
+                *{"threshold_low": (0.15, 0.6), "width": (0.1, 0.5), "gain": (0.5, 1.5)}[kind], shape
+            )
         state[name] = torch.tensor(np.asarray(new), dtype=torch.float32)
     network.load_state_dict(state)
     return network.eval()

@@ -127,7 +127,8 @@ def one_latch(technology: str) -> Design:
         Input(name="input_neg", polarity="n", diode_units=16, copied=none),
         Mirror(
             name="layer0_candidate", polarity="p", diode_units=2, copied=none,
-            terms=(Term("input_pos", one, one / 16.0),), bias=np.array([-0.5 * NANO]), bias_units=4, read=True,
+            terms=(Term("input_pos", one, one / 16.0),), bias=np.array([-0.5 * NANO]), bias_units=4,
+            read=True,
         ),
         Latch(
             name="layer0_latch", polarity="p", diode_units=16, copied=none, candidate="layer0_candidate",

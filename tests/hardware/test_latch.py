@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.design import Design, Facts
 from cmru_hw.errors import ConfigError
-from cmru_hw.primitives.latch import calibration
-from cmru_hw.primitives.latch import Latch
+from cmru_hw.primitives.latch import Latch, calibration
 from cmru_hw.primitives.mirror import Input
 from cmru_hw.spice.characterize import measure_hysteresis
 from cmru_hw.spice.netlist import ammeters
@@ -93,7 +92,7 @@ def test_the_upper_range_can_be_programmed_at_any_width(share: float) -> None:
 def test_a_calibration_of_other_models_is_refused(technologies: Path) -> None:
     models = technologies / "generic180" / "models.lib"
     models.write_text(models.read_text().replace("u0=320", "u0=321"))
-    with pytest.raises(ConfigError, match="other models.*characterize"):
+    with pytest.raises(ConfigError, match=r"other models.*characterize"):
         calibration(load_technology("generic180"))
 
 
@@ -171,7 +170,7 @@ def modelled_thresholds(design: Design, shifts: dict[str, np.ndarray] | None) ->
     facts = design.facts.model_copy(update={"states": ["latch"]})
     design = Design(facts, design.stages)
     model = BehavioralModel(design, {name: value[None] for name, value in shifts.items()} if shifts else None)
-    (up, down), = model.thresholds()
+    ((up, down),) = model.thresholds()
     size = design.signals["latch"].size
     *_, frame = model.frames(np.full((1, 1, size), 3.0))
     return np.stack([np.broadcast_to(v.reshape(-1), size) for v in (up, down, frame.values["latch"])])

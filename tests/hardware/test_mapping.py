@@ -81,9 +81,7 @@ def test_unit_current_scales_currents_and_nothing_else(ideal: Technology) -> Non
 
 @pytest.mark.parametrize("unit", ["bmru", "cmru", "alpha_cmru", "lru", "min_gru"])
 def test_units_without_a_circuit_are_refused(generic: Technology, unit: Any) -> None:
-    config = NetworkConfig(
-        unit=unit, input_size=3, model_size=4, hidden_size=4, num_layers=1, num_classes=2
-    )
+    config = NetworkConfig(unit=unit, input_size=3, model_size=4, hidden_size=4, num_layers=1, num_classes=2)
     with pytest.raises(MappingError, match=unit):
         map_network(Network(config), generic)
 
@@ -172,13 +170,13 @@ def transistors_in_the_netlist(netlist: str, technology: Technology) -> tuple[in
         values = dict(re.findall(r"(\w+)=(\S+)", line))
         if not line.startswith("X"):
             continue
-        w, l = (float(values[key].rstrip("u")) for key in ("W", "L")) if "W" in values else (0.0, 0.0)
+        one = float(values["W"].rstrip("u")) * float(values["L"].rstrip("u")) if "W" in values else 0.0
         if "nfet" in line or "pfet" in line:
             units = int(values["M"])
-            count, area = count + units, area + units * w * l
+            count, area = count + units, area + units * one
         elif "latch_9t" in line:
             units = 6 * int(values["U"]) + int(values["UOUT"])  # M1, M2, M5, M7, M8, M9 and M4
-            count, area = count + units + 2, area + units * w * l + 2 * switch  # M3 and M6
+            count, area = count + units + 2, area + units * one + 2 * switch  # M3 and M6
     return count, area * 1e-12
 
 
@@ -188,9 +186,7 @@ def test_transistors_and_area_are_those_of_the_netlist(
     generic: Technology, boundary: Any, skip: bool
 ) -> None:
     design, report = map_network(random_network(1, skip=skip), generic, MappingConfig(boundary=boundary))
-    currents = {
-        name: [np.zeros((1, 2))] * design.signals[name].size for name in design.facts.inputs
-    }
+    currents = {name: [np.zeros((1, 2))] * design.signals[name].size for name in design.facts.inputs}
     count, area = transistors_in_the_netlist(str(build(design, currents)), generic)
     assert report.transistors == count == sum(report.transistors_by_stage.values()) == design.transistors
     assert report.area_m2 == pytest.approx(area, rel=1e-9)

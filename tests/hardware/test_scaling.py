@@ -30,9 +30,7 @@ def rounding_loss(weights: Weights) -> float:
     """Mean over the matrices of rms error / rms weight."""
     matrices = [value for value in weights.values() if value.ndim == 2]
     return float(
-        np.mean(
-            [np.sqrt(np.mean((np.rint(m * UNITS) / UNITS - m) ** 2) / np.mean(m**2)) for m in matrices]
-        )
+        np.mean([np.sqrt(np.mean((np.rint(m * UNITS) / UNITS - m) ** 2) / np.mean(m**2)) for m in matrices])
     )
 
 

@@ -1,0 +1,260 @@
+"""Clocked current window comparator: where a BMRU or CMRU decides whether its state moves.
+
+    up = [P - M > beta],   down = [M - P > beta];      the candidate is c = P - M, beta >= 0
+
+Two halves of six transistors. In the `up` half one mirror pushes P into a node, two push M and beta into
+the other, and a cross-coupled nMOS pair sinks both. While the clock phase `pe` is high the pair is shorted:
+both nodes rest at the gate voltage of a nA device, where the logic behind passes only leakage, so that no
+slow node ever holds logic at its threshold. When `pe` falls the pair regenerates to full rails, the larger
+side up, and stays. `pe` falls slowly: an edge of 1 us would shift the threshold by 7 pA.
+Mismatch: each mirror's current is off by exp(-dV_T / (n U_T)); the pair weighs the two sides by the
+strengths of its transistors, raised to `pair_weight`, measured in ngspice.
+Source: candidate and threshold of the BMRU, arXiv 2601.09495, and the CMRU, arXiv 2605.11855; the circuit is
+ours. Circuit: `circuits/window_comparator.sub`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from cmru_hw.config import packaged
+from cmru_hw.errors import MappingError
+from cmru_hw.primitives.device import Array, DeviceArray, Shifts, strength
+from cmru_hw.primitives.mirror import (
+    Signal,
+    gate,
+    over_batch,
+    rail,
+    reference_current,
+    shift,
+    transistor,
+)
+from cmru_hw.technology import Geometry, Polarity, Technology
+
+if TYPE_CHECKING:
+    from PySpice.Spice.Netlist import SubCircuit
+
+FILE = "window_comparator"
+SUBCIRCUIT = "current_comparator"
+HALVES = ("up", "down")
+_TRANSISTORS: dict[str, Polarity] = {
+    "win": "p", "lose": "p", "threshold": "p", "pair_out": "n", "pair_rest": "n", "equaliser": "n",
+}  # fmt: skip
+_MIRRORS = ("win", "lose", "threshold")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparatorGeometry:
+    """What a technology card must say about the comparator."""
+
+    pair: Geometry  # wide: its gate voltage at the mirrors' currents must stay below the logic's threshold
+    equaliser: Geometry
+    node_capacitance: float  # F at each node of a pair; times the supply, the charge of a decision
+    pair_weight: float  # d ln(trip current) / d ln(strength of the pair transistor on its side)
+
+
+GEOMETRY = {
+    "generic180": ComparatorGeometry(
+        pair=Geometry(w_um=5.0, l_um=1.0),
+        equaliser=Geometry(w_um=1.0, l_um=0.5),
+        node_capacitance=1e-13,
+        pair_weight=1.0,
+    )
+}
+"""By technology. Sources: geometry, `bank_*.cir` of the study; the rest, measured in ngspice 39."""
+
+
+def comparator_geometry(technology: Technology) -> ComparatorGeometry:
+    """The comparator's part of a card. Raises MappingError where the technology has none."""
+    if technology.name not in GEOMETRY:
+        raise MappingError(f"{technology.name}: has no window comparator; known: {', '.join(GEOMETRY)}")
+    return GEOMETRY[technology.name]
+
+
+def clock_net(clock: str, phase: str) -> str:
+    """Net of a clock phase."""
+    return f"{clock}_{phase}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WindowComparator(Signal):
+    """A row of comparators. As a `Signal` it is its threshold: the diode that carries beta.
+
+    `positive` and `negative` name the rows P and M, whose pMOS gate nets it takes. `i_threshold` is beta in
+    A, [size]; where `threshold_signal` names a row of currents instead, it is 0 and that row's gates serve.
+    """
+
+    kind: ClassVar[str] = "comparator"
+    positive: str
+    negative: str
+    i_threshold: Array
+    threshold_signal: str | None = None
+    clock: str
+
+    def __post_init__(self) -> None:
+        if self.polarity != "p" or self.copied.any():
+            raise MappingError(f"{self.name}: a comparator's threshold is a pMOS diode without copies")
+        wrong = self.i_threshold != 0 if self.threshold_signal else ~(self.i_threshold > 0)
+        if wrong.any():
+            j = int(np.argmax(wrong))
+            rule = f"0, as {self.threshold_signal} sets it" if self.threshold_signal else "> 0"
+            raise MappingError(f"{self.name}: unit {j}: beta must be {rule}, got {self.i_threshold[j]:g} A")
+
+    def sources(self) -> list[str]:
+        """Names of the rows it takes."""
+        return [self.positive, self.negative, *([self.threshold_signal] if self.threshold_signal else [])]
+
+    def devices(self, technology: Technology) -> dict[str, DeviceArray]:
+        """Every transistor by part, [size, 2 halves]; `diode` and `reference` make up the threshold."""
+        geometry = comparator_geometry(technology)
+        sizes = {"pair_out": geometry.pair, "pair_rest": geometry.pair, "equaliser": geometry.equaliser}
+        one = np.ones((self.size, len(HALVES)), dtype=np.int64)
+        parts = {} if self.threshold_signal else {"diode": self.signal_devices(technology)["diode"]}
+        for part, polarity in _TRANSISTORS.items():
+            if part in _MIRRORS:
+                parts[part] = DeviceArray(polarity, one * technology.latch_units, technology.unit)
+            else:
+                parts[part] = DeviceArray(polarity, one, sizes[part])
+        return parts
+
+    def currents(
+        self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology
+    ) -> dict[str, Array]:
+        """What a chip's mismatch makes of the cells, [..., size, 2 halves].
+
+        `win` and `lose` weigh the two rows and `threshold` is in A: a half says 1 where
+        win I(win) > lose I(lose) + threshold. With a `threshold_signal` it weighs that row.
+        """
+        gains = {
+            name: technology.latch_units * signals[name].gain_per_unit("p", shifts, technology)[..., None]
+            for name in self.sources()
+        }
+        if self.threshold_signal:
+            threshold = gains[self.threshold_signal]
+        else:
+            own = technology.latch_units * self.gain_per_unit("p", shifts, technology)
+            threshold = (self.i_threshold * own)[..., None]
+        order = [self.positive, self.negative]
+        found = {
+            "win": np.concatenate([gains[name] for name in order], axis=-1),
+            "lose": np.concatenate([gains[name] for name in reversed(order)], axis=-1),
+            "threshold": threshold * np.ones(len(HALVES)),
+        }
+        if shifts:
+            for part in _MIRRORS:
+                found[part] = found[part] * strength(shifts[f"{self.name}.{part}"], "p", technology)
+            rest, out = (
+                strength(shifts[f"{self.name}.{part}"], "n", technology) for part in ("pair_rest", "pair_out")
+            )
+            # The side whose transistor sinks more has to bring more: the ratio decides.
+            found["win"] = found["win"] * (rest / out) ** comparator_geometry(technology).pair_weight
+        return found
+
+    def step(
+        self, positive: Array, negative: Array, currents: Mapping[str, Array], threshold: Array | None = None
+    ) -> Array:
+        """The decisions, up less down, in -1, 0, 1; rows [..., batch, size] in A at their diodes.
+
+        `threshold` is the row named by `threshold_signal`.
+        """
+        rows = (positive, negative)
+        beta = 1.0 if threshold is None else threshold
+        says = []
+        for half in range(len(HALVES)):
+            win, lose, weight = (over_batch(currents[key][..., half]) for key in ("win", "lose", "threshold"))
+            says.append(win * rows[half] > lose * rows[1 - half] + weight * beta)
+        return says[0].astype(np.float64) - says[1]
+
+    def supply_current(
+        self, decision: Array, positive: Array, negative: Array, beta: Array, equalised: float,
+        frame_period: float, supply: float, technology: Technology,
+    ) -> Array:  # fmt: skip
+        """Current from the supply (A), of nominal transistors: P, M and beta as they arrive in the cells.
+
+        A decided half passes what its low node receives: the winning side's node is at the supply and takes
+        nothing. For the share `equalised` of the frame both sides of both halves flow. One node a half is
+        charged every frame.
+        """
+        full = 2 * (positive + negative + beta)
+        up = np.where(decision > 0, negative + beta, positive)
+        down = np.where(decision < 0, positive + beta, negative)
+        charge = len(HALVES) * comparator_geometry(technology).node_capacitance * supply
+        held = (1 - equalised) * (up + down) + equalised * full
+        return (held + charge / frame_period).sum(-1)
+
+    @property
+    def bias_current(self) -> float:
+        """Current of the reference branches (A)."""
+        return float(self.i_threshold.sum())
+
+    def slowest_decision(self, supply: float, technology: Technology) -> float:
+        """Time (s) that the smallest threshold's current takes to charge a node to the supply.
+
+        A half that says 1 receives at least beta, so the strobe must open no sooner after `pe` has fallen.
+        """
+        least = float(self.i_threshold.min()) if not self.threshold_signal else 0.0
+        return (
+            comparator_geometry(technology).node_capacitance * supply / least if least > 0 else float("inf")
+        )
+
+    def ports(self) -> list[str]:
+        """The threshold's gates, where it has diodes of its own, and the decisions."""
+        own = [] if self.threshold_signal else super().ports()
+        return own + self.decisions()
+
+    def decisions(self) -> list[str]:
+        """Nets of all decisions."""
+        return [self.decision(j, half) for j in range(self.size) for half in HALVES]
+
+    def decision(self, index: int, half: str) -> str:
+        """Net of one decision, `half` being up or down."""
+        return f"{self.name}_{index}_{half}"
+
+    def subcircuit(self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology) -> SubCircuit:
+        """The comparators as a SPICE cell."""
+        from PySpice.Spice.Netlist import SubCircuit
+
+        geometry, unit = comparator_geometry(technology), technology.unit
+        taken = [gate(name, j) for j in range(self.size) for name in self.sources()]
+        pe = clock_net(self.clock, "pe")
+        cell = SubCircuit(self.name, "vdd", "vbias", *self.ports(), *taken, pe)
+        cell.raw_spice = self._comments()
+        sizes = {
+            "W": f"{unit.w_um:g}u", "L": f"{unit.l_um:g}u", "U": technology.latch_units,
+            "WP": f"{geometry.pair.w_um:g}u", "LP": f"{geometry.pair.l_um:g}u",
+            "WE": f"{geometry.equaliser.w_um:g}u", "LE": f"{geometry.equaliser.l_um:g}u",
+        }  # fmt: skip
+        for j in range(self.size):
+            if not self.threshold_signal:
+                reference_current(cell, f"threshold_{j}", gate(self.name, j), "p", float(self.i_threshold[j]))
+                transistor(
+                    cell, f"diode_{j}", "p", gate(self.name, j), gate(self.name, j), rail("p", bias=True),
+                    self.diode_units, shift(shifts, f"{self.name}.diode", j), technology,
+                )  # fmt: skip
+            rows = [gate(self.positive, j), gate(self.negative, j)]
+            beta = gate(self.threshold_signal or self.name, j)
+            for number, half in enumerate(HALVES):
+                parameters: dict[str, object] = dict(sizes)
+                if shifts:
+                    for k, part in enumerate(_TRANSISTORS, start=1):
+                        parameters[f"D{k}"] = repr(shift(shifts, f"{self.name}.{part}", (j, number)))
+                nets = [rows[number], rows[1 - number], beta, pe, self.decision(j, half), "vdd"]
+                cell.X(f"{half}_{j}", SUBCIRCUIT, *nets, **parameters)
+        return cell
+
+    def _comments(self) -> str:
+        return "".join(
+            f"* {self.decision(j, 'up')}: {self.positive}[{j}] > {self.negative}[{j}] + "
+            + (f"{self.threshold_signal}[{j}]\n" if self.threshold_signal else f"{self.i_threshold[j]:.5g} A\n")
+            for j in range(self.size)
+        )
+
+
+def subcircuit_file() -> Path:
+    """The text of the cell."""
+    return packaged("circuits", f"{FILE}.sub")

@@ -1,0 +1,110 @@
+"""The README's code runs, its commands exist with the options it names, and files.md lists what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from cmru_hw.cli import app
+from cmru_hw.codesign import CodesignConfig, RobustnessConfig, SimulationConfig, read_plan
+from cmru_hw.design import Facts
+from cmru_hw.mapping import MappingConfig
+from cmru_hw.nn.network_config import NetworkConfig
+from cmru_hw.technology import Technology
+from cmru_hw.training.config import MarginConfig, QuantizationConfig, TrainingConfig
+from cmru_hw.training.tasks import TaskConfig
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FILES = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+COMMAND = re.compile(r"`cmru-hw ([a-z]+)((?: [^`\n]+)?)`")
+
+MODELS: dict[str, type[BaseModel]] = {
+    "codesign": CodesignConfig,
+    "task": TaskConfig,
+    "network": NetworkConfig,
+    "training": TrainingConfig,
+    "training.margin": MarginConfig,
+    "training.quantization": QuantizationConfig,
+    "mapping": MappingConfig,
+    "simulation": SimulationConfig,
+    "robustness": RobustnessConfig,
+    "facts": Facts,
+    "technology card": Technology,
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def fields_of(name: str) -> dict[str, Any]:
+    return {key: "required" if f.is_required() else f.default for key, f in MODELS[name].model_fields.items()}
+
+
+def table(heading: str) -> dict[str, str]:
+    """The first two columns of the table below `### heading` in files.md."""
+    section = re.search(rf"^### `{re.escape(heading)}`.*?\n(.*?)(?=^#|\Z)", FILES, re.DOTALL | re.MULTILINE)
+    assert section, f"files.md has no section {heading}"
+    return dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) \|", section[1], re.MULTILINE))
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_runs(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("python")[number], f"README.md, block {number}", "exec"), {"__name__": "readme"})
+
+
+def test_configuration_is_valid(tmp_path):
+    (text,) = blocks("yaml")
+    (tmp_path / "config.yaml").write_text(text)
+    plan = read_plan(tmp_path / "config.yaml")
+    assert plan.network.input_size == 12
+
+
+@pytest.mark.parametrize(("command", "rest"), sorted(set(COMMAND.findall(README))))
+def test_commands_and_options_exist(command, rest):
+    told = CliRunner().invoke(app, [command, "-h"], env={"COLUMNS": "200"})
+    assert told.exit_code == 0, f"README names a command {command}"
+    listed = set(re.findall(r"^ +(-\w)?(?:, )?(--[\w-]+)?", told.output, re.MULTILINE))
+    options = {option for pair in listed for option in pair if option}
+    assert set(re.findall(r"(?<!\S)--?[a-z][\w-]*", rest)) <= options
+
+
+def test_every_command_is_in_the_table():
+    listed = re.findall(r"^  ([a-z]+) {2,}", CliRunner().invoke(app, ["-h"]).output, re.MULTILINE)
+    assert listed
+    for command in listed:
+        assert f"| `{command}` |" in README
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_files_lists_every_key_with_its_default(name):
+    written = table(name)
+    fields = fields_of(name)
+    assert list(written) == list(fields)
+    for key, default in fields.items():
+        if isinstance(default, BaseModel):
+            assert written[key] == "its defaults", key
+        elif default == "required" or default is None:
+            assert written[key] == ("required" if default else "none"), key
+        else:
+            value = yaml.safe_load(written[key].strip("`"))
+            assert value == (list(default) if isinstance(default, tuple) else default), key
+
+
+def test_links_lead_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"):
+        for link in re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"

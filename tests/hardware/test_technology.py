@@ -1,0 +1,77 @@
+"""The card: what it says about the transistors is what ngspice measures on its models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from cmru_hw.errors import ConfigError
+from cmru_hw.spice.job import DcSweep, Job
+from cmru_hw.spice.ngspice import run
+from cmru_hw.technology import Technology, known_technologies, load_technology
+
+
+def drain_currents(
+    card: Technology, polarity: str, gate: float, low: float, high: float, step: float
+) -> tuple:
+    """|I_D| (A) of one unit transistor at gate voltage `gate` over |V_DS|."""
+    sign = 1 if polarity == "n" else -1
+    size = f"W={card.unit.w_um}u L={card.unit.l_um}u M=1"
+    netlist = f".include models.lib\nVg g 0 {sign * gate}\nVd d 0 0\nX1 d g 0 0 {polarity}fet {size}\n"
+    data = run(
+        Job(
+            title="transistor", netlist=netlist, analysis=DcSweep("Vd", sign * low, sign * high, sign * step),
+            save=("i(vd)",), temperature=card.temperature_celsius, files={"models.lib": card.model_text},
+        )
+    )  # fmt: skip
+    return np.abs(data.abscissa), np.abs(data["i(vd)"])
+
+
+@pytest.mark.parametrize("polarity", ["n", "p"])
+def test_gate_voltage_slope_and_output_conductance_are_those_of_the_models(
+    generic: Technology, polarity: str
+) -> None:
+    """At V_DS = 0.35 .. 0.8 V; the slope below 1 nA, above which the transistor leaves weak inversion."""
+    one = np.array([1e-9])
+    gate = generic.gate_voltage(polarity, one).item()  # type: ignore[arg-type]
+    volts, current = drain_currents(generic, polarity, gate, 0.35, 0.8, 0.05)
+    assert current[0] == pytest.approx(1e-9, rel=0.03)
+    relative = np.polyfit(volts, current / current[0], 1)[0]
+    assert relative == pytest.approx(generic.output_conductance.of(polarity), rel=0.25)  # type: ignore[arg-type]
+    lower = drain_currents(generic, polarity, gate - 0.08, 0.35, 0.4, 0.05)[1][0]
+    slope = generic.slope_factor.of(polarity) * generic.thermal_voltage  # type: ignore[arg-type]
+    assert np.log(current[0] / lower) == pytest.approx(0.08 / slope, rel=0.03)
+
+
+def test_thermal_voltage_is_26_mv_at_room_temperature(generic: Technology) -> None:
+    assert generic.thermal_voltage == pytest.approx(25.865e-3, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["nothing", "../generic180", "", "Generic180", "generic180/"])
+def test_an_unknown_technology_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match="generic180"):
+        load_technology(name)
+
+
+def test_generic180_is_known() -> None:
+    assert "generic180" in known_technologies()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("supply", -1.0),
+        ("supply", "0.8"),
+        ("latch_units", 0),
+        ("slope_factor", {"n": 1.4}),
+        ("colour", "red"),
+    ],
+)
+def test_a_wrong_card_is_refused_by_field(technologies: Path, key: str, value: object) -> None:
+    path = technologies / "generic180" / "card.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {key: value}))
+    with pytest.raises(ConfigError, match=f"card.yaml: {key}"):
+        load_technology("generic180")
