@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all bench clean
+.PHONY: demo test test-all clean
 
 demo: $(READY) ngspice
 	$(BIN)/cmru-hw codesign models/speaker_vowels_fq_bmru/config.yaml -o out/demo

@@ -103,12 +103,14 @@ class BehavioralModel:
                     key = f"{block_of(stage.name)}/{primitive}"
                     power[key] = power.get(key, 0.0) + facts.supply * current * stimulus.shares[:, t]
         past = (np.arange(stimulus.x.shape[1]) >= lengths[:, None])[..., None]
+        shape = pooled.decision.shape
+        power = {key: np.broadcast_to(watts, shape) for key, watts in power.items()}
         return Result(
             logits=np.where(past, np.nan, np.stack(logits, axis=-2)),
             decision=pooled.decision,
             states=[np.where(past, -1, np.stack(layer, axis=-2)).astype(np.int8) for layer in states],
             candidates=[np.where(past, np.nan, np.stack(layer, axis=-2)) for layer in candidates],
-            supply_power=np.sum(np.broadcast_arrays(*power.values()), axis=0),
+            supply_power=np.sum(list(power.values()), axis=0),
             breakdown=power,
         )
 

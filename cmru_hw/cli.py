@@ -229,7 +229,7 @@ def compare(
     )
     for pair, one in found.items():
         table.add_row(
-            pair.replace("_", " = "),
+            pair.replace("behavioral", "behav.").replace("_", " = "),
             f"{one['decisions']} of {one['inputs']}",
             f"{100 * one['state_fraction']:.2f} %",
             *(str(one["kinds"][kind]) for kind in ("static", "dynamic", "inherited")),

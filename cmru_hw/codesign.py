@@ -19,7 +19,7 @@ from cmru_hw.analysis.agreement import agreement, run_trained, select
 from cmru_hw.analysis.findings import Findings
 from cmru_hw.analysis.robustness import chip_accuracies, summarize
 from cmru_hw.behavioral import BehavioralModel
-from cmru_hw.config import Strict, load, validate, write_atomically
+from cmru_hw.config import Strict, load, packaged, validate, write_atomically
 from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
@@ -131,17 +131,16 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
     """Everything, into `out`; finished parts are kept and a repeated call goes on from them."""
     find_ngspice()
     config = plan.config
+    claim(out, fingerprint(plan))
     if config.trained is not None:
         network = load_network(plan.folder / config.trained)
         if network.config != plan.network:
             raise ConfigError(
                 f"{plan.folder / config.trained}/network.yaml: differs from the configuration's network"
             )
+        save_network(network, out / "network")
     else:
         network, _ = train_network(plan, out / "network", progress=True)
-    claim(out, fingerprint(plan, network))
-    if config.trained is not None:
-        save_network(network, out / "network")
 
     design, report = map_network(network, plan.technology, config.mapping)
     design.save(out / "design")
@@ -187,7 +186,7 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
         json.dumps({pair: found.to_json() for pair, found in findings.agreements.items()}, indent=1) + "\n",
     )
     write_atomically(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    write_codesign_report(findings, metrics, provenance(plan, network), out)
+    write_codesign_report(findings, metrics, provenance(plan), out)
     return metrics
 
 
@@ -223,7 +222,7 @@ def run_chips(
     return accuracies
 
 
-def provenance(plan: Plan, network: Network) -> dict[str, Any]:
+def provenance(plan: Plan) -> dict[str, Any]:
     """Seeds, versions and hashes, for the report."""
     import scipy
     import torch
@@ -238,18 +237,20 @@ def provenance(plan: Plan, network: Network) -> dict[str, Any]:
         "training seed": plan.seed,
         "mismatch seed": plan.config.robustness.seed,
         "device models (SHA-256)": plan.technology.model_hash,
-        "configuration and weights (SHA-256)": fingerprint(plan, network),
+        "configuration, weights and program (SHA-256)": fingerprint(plan),
     }
 
 
-def fingerprint(plan: Plan, network: Network) -> str:
-    """What results depend on: the configuration, the weights, the models, this program's version."""
+def fingerprint(plan: Plan) -> str:
+    """What results depend on: the configuration, given weights, models, and the program itself."""
     digest = hashlib.sha256()
     digest.update(plan.config.model_dump_json().encode())
-    digest.update(plan.technology.model_dump_json().encode() + plan.technology.model_hash.encode())
-    digest.update(__version__.encode())
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode() + value.detach().numpy().tobytes())
+    digest.update(plan.technology.model_dump_json().encode())
+    files = [*Path(__file__).parent.rglob("*.py"), *packaged("circuits").rglob("*.*")]
+    if plan.config.trained is not None:
+        files += (plan.folder / plan.config.trained).glob("weights.safetensors")
+    for path in sorted(files):
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -258,6 +259,6 @@ def claim(out: Path, mark: str) -> None:
     path = out / "fingerprint.txt"
     if path.exists() and path.read_text(encoding="utf-8").strip() != mark:
         raise ConfigError(
-            f"{out}: holds results of another configuration or other weights; choose another or delete it"
+            f"{out}: holds results of another configuration, weights or version; choose another or delete it"
         )
     write_atomically(path, mark + "\n")

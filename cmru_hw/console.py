@@ -10,10 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error; the callable takes how many of `total` are done."""
+def progress_bar(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """A bar on standard error, on a terminal only; report(done, status="") says how far work has come."""
     console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        task = bars.add_task(label, total=total)
-        yield lambda done: bars.update(task, completed=done)
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    status_column = TextColumn("{task.fields[status]}")
+    with Progress(*columns, status_column, console=console, disable=not console.is_terminal) as bar:
+        item = bar.add_task(label, total=total, completed=done, status="")
+        yield lambda done, status="": bar.update(item, completed=done, status=status)

@@ -230,7 +230,7 @@ class _Mapper:
         low, width, gain = (self.scaled[f"{unit}.{name}"] for name in ("threshold_low", "width", "gain"))
         i_threshold, i_width = np.empty_like(low), np.empty_like(low)
         largest = float(table.gain[-1])
-        i_gain = gain * choices.unit_current
+        i_gain = table.programmed_gain(gain * choices.unit_current)
         for i in map(int, np.flatnonzero(i_gain > largest)):
             i_gain[i] = self._clip(f"{unit}.gain", i, largest, "largest characterised gain current")
         smallest, widest = table.upper_range()

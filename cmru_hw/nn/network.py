@@ -141,7 +141,7 @@ def load_network(folder: str | Path) -> Network:
     path = Path(folder) / WEIGHTS_FILE
     config = load(NetworkConfig, path.with_name(CONFIG_FILE))
     tensors = read_weights(path)
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):
         network = Network(config)
     check_shapes(tensors, network.state_dict(), path)
     tensors = {name: value.float() for name, value in tensors.items()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cmru_hw.nn.scan import LANES, check_scan_input, run_kernel, runs_compiled, tree_scan
+from cmru_hw.nn.scan import LANES, Kernel, check_scan_input, runs_compiled, tree_scan
 
 
 def clipped_scan(b: Tensor, s0: Tensor, limit: float) -> Tensor:
@@ -38,7 +38,7 @@ class _ClippedScan(torch.autograd.Function):
         if runs_compiled(b):
             b, s0 = b.contiguous(), s0.contiguous()
             s = torch.empty_like(b)
-            run_kernel(_forward_kernel, _scalar(limit, b), b, s0, s)
+            _forward_kernel(_scalar(limit, b), b, s0, s)
         else:
             s = tree_clipped_scan(b, s0, limit)
         ctx.save_for_backward(b, s, s0)
@@ -52,7 +52,7 @@ class _ClippedScan(torch.autograd.Function):
         if runs_compiled(s):
             db = torch.empty_like(s)
             limit = _scalar(ctx.limit, b)
-            run_kernel(_backward_kernel, limit, b, s, s0, grad.contiguous(), db)
+            _backward_kernel(limit, b, s, s0, grad.contiguous(), db)
         else:
             db = tree_clipped_backward(b, s, s0, ctx.limit, grad)
         return db, db[:, 0].clone(), None
@@ -63,7 +63,7 @@ def _scalar(value: float, like: Tensor) -> Any:
     return like.numpy().dtype.type(value)
 
 
-@njit(parallel=True, cache=True)
+@Kernel
 def _forward_kernel(limit, b, s0, s):  # type: ignore[no-untyped-def]
     batch, steps, units = b.shape
     blocks = (units + LANES - 1) // LANES
@@ -78,7 +78,7 @@ def _forward_kernel(limit, b, s0, s):  # type: ignore[no-untyped-def]
                 s[i, t, n] = min(max(s[i, t - 1, n] + b[i, t, n], -limit), limit)
 
 
-@njit(parallel=True, cache=True)
+@Kernel
 def _backward_kernel(limit, b, s, s0, grad, db):  # type: ignore[no-untyped-def]
     nothing = limit - limit
     batch, steps, units = s.shape

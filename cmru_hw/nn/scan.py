@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
-from numba import get_num_threads, njit, prange, set_num_threads
+from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -15,7 +15,7 @@ LANES = 64
 """Units that one job of the CPU kernels walks through time with: a few cache lines of each array."""
 
 PARALLEL_FROM = 2**17
-"""Elements from which a scan uses all threads: below, waking them costs more than they save."""
+"""Elements from which a scan runs parallel: below, waking threads costs more than they save."""
 
 
 def linear_scan(a: Tensor, b: Tensor, s0: Tensor) -> Tensor:
@@ -59,16 +59,26 @@ def runs_compiled(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
 
 
-def run_kernel(kernel: Callable[..., None], *arguments: Any) -> None:
-    """Call a parallel kernel, tensors given as arrays; on one thread unless the last, [B, T, N], is large."""
-    arrays = [value.numpy() if isinstance(value, Tensor) else value for value in arguments]
-    threads, large = get_num_threads(), arrays[-1].size >= PARALLEL_FROM
-    jobs = arrays[-1].shape[0] * math.ceil(arrays[-1].shape[2] / LANES)
-    set_num_threads(min(threads, jobs) if large else 1)
-    try:
-        kernel(*arrays)
-    finally:
-        set_num_threads(threads)
+class Kernel:
+    """A numba kernel compiled twice: serial for small tensors, parallel for large ones.
+
+    Two kernels, not one with fewer threads: asking OpenMP for another number of threads than torch's own
+    loops do makes it rebuild its team at every call, and the idle threads then spin.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        assert isinstance(function, FunctionType)
+        serial = FunctionType(function.__code__, function.__globals__, function.__name__ + "_serial")
+        serial.__qualname__ = function.__qualname__ + "_serial"  # a cache file of its own
+        serial.__module__ = function.__module__
+        self._serial = njit(cache=True)(serial)
+        self._parallel = njit(parallel=True, cache=True)(function)
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run on tensors or arrays; the last is [B, T, N] and its size decides."""
+        arrays = [value.numpy() if isinstance(value, Tensor) else value for value in arguments]
+        large = arrays[-1].size >= PARALLEL_FROM
+        (self._parallel if large else self._serial)(*arrays)
 
 
 class _LinearScan(torch.autograd.Function):
@@ -77,7 +87,7 @@ class _LinearScan(torch.autograd.Function):
         if runs_compiled(b):
             a, b, s0 = a.contiguous(), b.contiguous(), s0.contiguous()
             s = torch.empty_like(b)
-            run_kernel(_forward_kernel, a, b, s0, s)
+            _forward_kernel(a, b, s0, s)
         else:
             s = tree_scan(a, b, s0)
         ctx.save_for_backward(a, s, s0)
@@ -89,13 +99,13 @@ class _LinearScan(torch.autograd.Function):
         a, s, s0 = ctx.saved_tensors
         if runs_compiled(s):
             da, db = torch.empty_like(s), torch.empty_like(s)
-            run_kernel(_backward_kernel, a, s, s0, grad.contiguous(), da, db)
+            _backward_kernel(a, s, s0, grad.contiguous(), da, db)
         else:
             da, db = tree_backward(a, s, s0, grad)
         return da, db, a[:, 0] * db[:, 0]
 
 
-@njit(parallel=True, cache=True)
+@Kernel
 def _forward_kernel(a, b, s0, s):  # type: ignore[no-untyped-def]
     batch, steps, units = b.shape
     blocks = (units + LANES - 1) // LANES
@@ -110,7 +120,7 @@ def _forward_kernel(a, b, s0, s):  # type: ignore[no-untyped-def]
                 s[i, t, n] = a[i, t, n] * s[i, t - 1, n] + b[i, t, n]
 
 
-@njit(parallel=True, cache=True)
+@Kernel
 def _backward_kernel(a, s, s0, grad, da, db):  # type: ignore[no-untyped-def]
     batch, steps, units = s.shape
     blocks = (units + LANES - 1) // LANES

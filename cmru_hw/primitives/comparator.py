@@ -1,4 +1,4 @@
-"""Clocked current window comparator: where a BMRU or CMRU decides whether its state moves.
+"""Clocked current window comparator, with its clock: where a BMRU or CMRU decides whether its state moves.
 
     up = [P - M > beta],   down = [M - P > beta];      the candidate is c = P - M, beta >= 0
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 FILE = "window_comparator"
 SUBCIRCUIT = "current_comparator"
 HALVES = ("up", "down")
+PHASES = ("pe", "ph", "p1", "rst")
 _TRANSISTORS: dict[str, Polarity] = {
     "win": "p", "lose": "p", "threshold": "p", "pair_out": "n", "pair_rest": "n", "equaliser": "n",
 }  # fmt: skip
@@ -55,6 +57,7 @@ class ComparatorGeometry:
     pair: Geometry  # wide: its gate voltage at the mirrors' currents must stay below the logic's threshold
     equaliser: Geometry
     node_capacitance: float  # F at each node of a pair; times the supply, the charge of a decision
+    clock_capacitance: float  # F that a pe pulse charges in one cell
     pair_weight: float  # d ln(trip current) / d ln(strength of the pair transistor on its side)
 
 
@@ -62,7 +65,8 @@ GEOMETRY = {
     "generic180": ComparatorGeometry(
         pair=Geometry(w_um=5.0, l_um=1.0),
         equaliser=Geometry(w_um=1.0, l_um=0.5),
-        node_capacitance=1e-13,
+        node_capacitance=4e-14,
+        clock_capacitance=4.4e-15,
         pair_weight=1.0,
     )
 }
@@ -79,6 +83,97 @@ def comparator_geometry(technology: Technology) -> ComparatorGeometry:
 def clock_net(clock: str, phase: str) -> str:
     """Net of a clock phase."""
     return f"{clock}_{phase}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankClock:
+    """The clock of one layer's comparators and banks. Times are fractions of the frame but for the edges.
+
+    From `offset` on and for `span`: `pe` equalises the comparators and decides as it falls; `ph` freezes the
+    parity; `p1`, enclosed by it, strobes. `rst` is high from power-up to `offset` of the first frame.
+
+    >>> BankClock.for_layer(10e-3, layer=1, layers=2).decides
+    0.610...
+    """
+
+    frame_period: float  # s, of the shortest frame
+    offset: float
+    span: float
+    fall: float = 60e-6  # s, of pe
+    edge: float = 1e-6  # s, of all others
+
+    PE_FALL: ClassVar[float] = 0.16  # of the span
+    PH_RISE: ClassVar[float] = 0.52
+    P1_RISE: ClassVar[float] = 0.60
+    P1_FALL: ClassVar[float] = 0.90
+    SETTLE: ClassVar[float] = 0.57  # of the span: time for the currents before a layer and after the last
+    SHORTEST: ClassVar[float] = 0.6e-3  # s: the span at which the bank was counted in ngspice
+
+    def __post_init__(self) -> None:
+        if not 0 < self.offset < self.offset + self.span <= 1:
+            raise MappingError(
+                f"clock: offset and span must lie within the frame, got {self.offset:g} and {self.span:g}"
+            )
+        if self.span * self.frame_period < self.SHORTEST:
+            raise MappingError(
+                f"clock: a decision and a strobe take {self.SHORTEST:g} s, but a frame of "
+                f"{self.frame_period:g} s leaves {self.span * self.frame_period:.3g} s"
+            )
+
+    @classmethod
+    def for_layer(cls, frame_period: float, layer: int = 0, layers: int = 1) -> BankClock:
+        """Layers one after another in a frame, each decided when the one before has settled."""
+        if not 0 <= layer < layers:
+            raise MappingError(f"clock: layer must be within 0 and {layers - 1}, got {layer}")
+        decides = cls.P1_RISE - cls.PE_FALL
+        span = 1 / ((layers + 1) * cls.SETTLE + layers * decides)
+        start = cls.SETTLE + layer * (cls.SETTLE + decides) - cls.PE_FALL
+        return cls(frame_period=frame_period, offset=start * span, span=span)
+
+    @property
+    def decides(self) -> float:
+        """When `pe` begins to fall: what the comparator sees then counts."""
+        return self.offset + self.PE_FALL * self.span
+
+    @property
+    def strobes(self) -> float:
+        """When `p1` rises: the state moves."""
+        return self.offset + self.P1_RISE * self.span
+
+    @property
+    def equalised(self) -> float:
+        """Share of the frame in which pe shorts the comparators' pairs; it lets go halfway down."""
+        return self.PE_FALL * self.span + 0.5 * self.fall / self.frame_period
+
+    @property
+    def evaluation(self) -> float:
+        """Time (s) from the end of pe's fall to the strobe, in which the comparator regenerates."""
+        return (self.strobes - self.decides) * self.frame_period - self.fall
+
+    def waveform(self, phase: str, starts: Array, supply: float) -> Array:
+        """Points (s, V) of a phase over frames that begin at `starts` [T + 1], the last being the end.
+
+        Raises MappingError if a frame is shorter than the clock's.
+        """
+        shortest = float(np.diff(starts).min())
+        if shortest < self.frame_period * (1 - 1e-9):
+            raise MappingError(
+                f"clock: made for frames of {self.frame_period:g} s or more, got one of {shortest:g} s"
+            )
+        if phase == "rst":
+            end = float(starts[0] + self.offset * (starts[1] - starts[0]))
+            return np.array([(0.0, supply), (end - self.edge, supply), (end, 0.0)])
+        rise, fall = {
+            "pe": (0.0, self.PE_FALL),
+            "ph": (self.PH_RISE, 1.0),
+            "p1": (self.P1_RISE, self.P1_FALL),
+        }[phase]
+        falling = self.fall if phase == "pe" else self.edge
+        points = [(0.0, 0.0)]
+        for start, end in pairwise(starts):
+            up, down = (start + (self.offset + at * self.span) * (end - start) for at in (rise, fall))
+            points += [(up, 0.0), (up + self.edge, supply), (down, supply), (down + falling, 0.0)]
+        return np.array(points)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -110,7 +205,7 @@ class WindowComparator(Signal):
         return [self.positive, self.negative, *([self.threshold_signal] if self.threshold_signal else [])]
 
     def devices(self, technology: Technology) -> dict[str, DeviceArray]:
-        """Every transistor by part, [size, 2 halves]; `diode` and `reference` make up the threshold."""
+        """Every transistor by part, [size, 2 halves], and the diode that carries the threshold."""
         geometry = comparator_geometry(technology)
         sizes = {"pair_out": geometry.pair, "pair_rest": geometry.pair, "equaliser": geometry.equaliser}
         one = np.ones((self.size, len(HALVES)), dtype=np.int64)
@@ -171,36 +266,50 @@ class WindowComparator(Signal):
         return says[0].astype(np.float64) - says[1]
 
     def supply_current(
-        self, decision: Array, positive: Array, negative: Array, beta: Array, equalised: float,
-        frame_period: float, supply: float, technology: Technology,
+        self, before: Array, decision: Array, positive: Array, negative: Array, beta: Array,
+        clock: BankClock, supply: float, technology: Technology,
     ) -> Array:  # fmt: skip
         """Current from the supply (A), of nominal transistors: P, M and beta as they arrive in the cells.
 
         A decided half passes what its low node receives: the winning side's node is at the supply and takes
-        nothing. For the share `equalised` of the frame both sides of both halves flow. One node a half is
-        charged every frame.
+        nothing. The decision `before` holds until `pe` rises, then both sides of both halves flow until it
+        has fallen. One node a half is charged every frame.
         """
+
+        def held(decided: Array) -> Array:
+            up = np.where(decided > 0, negative + beta, positive)
+            return up + np.where(decided < 0, positive + beta, negative)
+
         full = 2 * (positive + negative + beta)
-        up = np.where(decision > 0, negative + beta, positive)
-        down = np.where(decision < 0, positive + beta, negative)
         charge = len(HALVES) * comparator_geometry(technology).node_capacitance * supply
-        held = (1 - equalised) * (up + down) + equalised * full
-        return (held + charge / frame_period).sum(-1)
+        mean = clock.offset * held(before) + clock.equalised * full
+        mean = mean + (1 - clock.offset - clock.equalised) * held(decision)
+        return (mean + charge / clock.frame_period).sum(-1)
+
+    def clock_current(self, frame_period: float, supply: float, technology: Technology) -> float:
+        """Current (A) that the clock's driver takes from the supply for the row."""
+        return self.size * comparator_geometry(technology).clock_capacitance * supply / frame_period
 
     @property
     def bias_current(self) -> float:
         """Current of the reference branches (A)."""
         return float(self.i_threshold.sum())
 
-    def slowest_decision(self, supply: float, technology: Technology) -> float:
-        """Time (s) that the smallest threshold's current takes to charge a node to the supply.
+    def check_clock(self, clock: BankClock, supply: float, technology: Technology) -> None:
+        """Raises MappingError if a decision may still be slewing when the strobe opens.
 
-        A half that says 1 receives at least beta, so the strobe must open no sooner after `pe` has fallen.
+        A half that says 1 charges its node with at least beta. With a `threshold_signal` nothing is known
+        here of how small it gets.
         """
-        least = float(self.i_threshold.min()) if not self.threshold_signal else 0.0
-        return (
-            comparator_geometry(technology).node_capacitance * supply / least if least > 0 else float("inf")
-        )
+        if self.threshold_signal:
+            return
+        j = int(np.argmin(self.i_threshold))
+        needed = comparator_geometry(technology).node_capacitance * supply / self.i_threshold[j]
+        if needed > clock.evaluation:
+            raise MappingError(
+                f"{self.name}: unit {j}: a threshold of {self.i_threshold[j]:.3g} A takes {needed:.2g} s to "
+                f"decide, but the clock leaves {clock.evaluation:.2g} s"
+            )
 
     def ports(self) -> list[str]:
         """The threshold's gates, where it has diodes of its own, and the decisions."""
@@ -250,7 +359,11 @@ class WindowComparator(Signal):
     def _comments(self) -> str:
         return "".join(
             f"* {self.decision(j, 'up')}: {self.positive}[{j}] > {self.negative}[{j}] + "
-            + (f"{self.threshold_signal}[{j}]\n" if self.threshold_signal else f"{self.i_threshold[j]:.5g} A\n")
+            + (
+                f"{self.threshold_signal}[{j}]\n"
+                if self.threshold_signal
+                else f"{self.i_threshold[j]:.5g} A\n"
+            )
             for j in range(self.size)
         )
 

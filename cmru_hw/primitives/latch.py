@@ -80,6 +80,12 @@ class LatchCalibration:
         """Output current of a set latch relative to its programmed I_gain."""
         return np.interp(np.log(np.maximum(i_gain, 1e-15)), np.log(self.gain), self.output)
 
+    def programmed_gain(self, output: Array) -> Array:
+        """I_gain (A) that gives an output current; beyond the table its edge ratio serves."""
+        measured = np.log(self.gain * self.output)
+        gain = np.interp(np.log(np.maximum(output, 1e-15)), measured, self.output)
+        return output / gain
+
     def upper_range(self) -> tuple[float, float]:
         """Upper thresholds (A) that can be programmed whatever the width."""
         return float(self.threshold[0] * self.up[0].max()), float(self.threshold[-1] * self.up[-1].min())
@@ -114,6 +120,7 @@ def load_calibration(technology_name: str, path: Path, model_hash: str) -> Latch
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         tables = {key: np.array(content[key], dtype=float) for key in LatchCalibration.__dataclass_fields__}
+        found = LatchCalibration(**tables)
         measured_on = content["provenance"]["model_hash"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a latch calibration: {error}") from error
@@ -122,7 +129,7 @@ def load_calibration(technology_name: str, path: Path, model_hash: str) -> Latch
             f"{path}: was measured on other models than {technology_name}'s "
             f"(hash {measured_on[:12]}, models {model_hash[:12]}); characterize the latch again"
         )
-    return LatchCalibration(**tables)
+    return found
 
 
 def calibration(technology: Technology) -> LatchCalibration:

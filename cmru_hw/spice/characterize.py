@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,12 @@ from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Technology, load_technology
 
 THRESHOLDS = np.geomspace(3e-11, 1e-8, 11)  # A
-RATIOS = np.array([0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1])
+RATIOS = np.array(
+    [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.01, 1.02, 1.03, 1.05]
+)
+STEPS = 3000  # at least, in a sweep: the candidate moves by 0.07 % of I_thresh in one
+# LATCH, but a branch current of an off-state ammeter does not converge to less than 1 fA.
+TOLERANCES = replace(LATCH, abstol=1e-15)
 GAINS = np.geomspace(3e-11, 1e-8, 11)  # A
 
 
@@ -39,7 +44,7 @@ class Hysteresis:
     output: Array  # [points, latches]
     turn: int  # index of the sweep's top
     up: Array  # [latches]
-    down: Array  # [latches]; 0 where the latch stays set down to zero candidate
+    down: Array  # [latches]; 0 where it stays set at a thousandth of I_thresh
 
 
 def bench(
@@ -48,7 +53,7 @@ def bench(
     """Latches side by side, each driven by a slow triangle of its own candidate current over `sweep` s.
 
     `i_threshold`, `i_width`, `i_gain` are programmed currents in A, [latches]. The triangle covers 0.8 to
-    1.12 of the upper, and down to 0.8 of the lower ideal threshold.
+    1.12 of the upper, and down to 0.8 of the lower ideal threshold or a thousandth of the upper one.
     """
     count = len(i_threshold)
     none = np.zeros(count, dtype=np.int64)
@@ -66,17 +71,16 @@ def bench(
         states=["latch"],
     )  # fmt: skip
     design = Design(facts, (candidate, latch))
-    bottom = 0.8 * np.maximum(i_threshold - i_width, 0.0)
-    top = 1.12 * i_threshold
+    bottom, top = _sweep_range(i_threshold, i_width)
     times = np.array([0.0, sweep / 2, sweep])
     waves = [np.column_stack([times, [low, high, low]]) for low, high in zip(bottom, top, strict=True)]
     saved = [f"v({latch.stored(j)})" for j in range(count)]
     job = Job(
         title=f"hysteresis of {count} latches",
         netlist=str(build(design, {"candidate": waves})),
-        analysis=Transient(stop=sweep, max_step=sweep / 600, print_step=sweep / 1000),
+        analysis=Transient(stop=sweep, max_step=sweep / STEPS, print_step=sweep / STEPS),
         save=(*saved, *ammeters(latch)),
-        tolerances=LATCH,
+        tolerances=TOLERANCES,
         initial=initial_voltages(design),
         temperature=technology.temperature_celsius,
         files=includes(design),
@@ -84,11 +88,16 @@ def bench(
     return design, job
 
 
+def _sweep_range(i_threshold: Array, i_width: Array) -> tuple[Array, Array]:
+    """Lowest and highest candidate (A) that a latch is driven with."""
+    return 0.8 * np.maximum(i_threshold - i_width, i_threshold / 800), 1.12 * i_threshold
+
+
 def hysteresis(design: Design, data: RawData) -> Hysteresis:
     """Read thresholds off a bench run. Raises SimulationError if a latch never sets."""
     latch = design.latches[0]
     sweep = data.time[-1]
-    top, bottom = 1.12 * latch.i_threshold, 0.8 * np.maximum(latch.i_threshold - latch.i_width, 0.0)
+    bottom, top = _sweep_range(latch.i_threshold, latch.i_width)
     position = 1 - np.abs(2 * data.time / sweep - 1)
     candidate = bottom + position[:, None] * (top - bottom)
     stored = np.stack([data[f"v({latch.stored(j)})"] for j in range(latch.size)], axis=-1)
@@ -142,7 +151,7 @@ def characterize_latch(
             "model_hash": technology.model_hash,
             "supply": technology.supply,
             "temperature_celsius": technology.temperature_celsius,
-            "tolerances": LATCH.settings(),
+            "tolerances": TOLERANCES.settings(),
             "ngspice": find_ngspice()[1],
             "cmru_hw": __version__,
         },

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from cmru_hw.console import progress_bar
 from cmru_hw.errors import ConfigError
 from cmru_hw.training.abilities import anneals
 from cmru_hw.training.checkpoint import load_checkpoint, refuse_other_run, save_checkpoint
@@ -15,7 +17,6 @@ from cmru_hw.training.config import TrainingConfig
 from cmru_hw.training.evaluation import device_of
 from cmru_hw.training.interrupt import delayed_interrupt
 from cmru_hw.training.loop import TrainingLoop
-from cmru_hw.training.progress import training_progress
 from cmru_hw.training.results import (
     TrainingResult,
     read_finished,
@@ -71,12 +72,13 @@ def train(
     device = device_of(network)
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
-        training_progress(progress, config.total_steps, loop.step) as report,
+        progress_bar("training", config.total_steps, loop.step) if progress else nullcontext() as report,
         delayed_interrupt() as interrupted,
     ):
         while loop.step < config.total_steps:
             loop.advance()
-            report(loop.step, loop.status)
+            if report is not None:
+                report(loop.step, loop.status)
             if interrupted() or loop.step % config.checkpoint_every == 0:
                 checkpoint()
             if interrupted():

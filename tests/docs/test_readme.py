@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numba
 import pytest
+import torch
 import yaml
 from pydantic import BaseModel
 from typer.testing import CliRunner
@@ -55,17 +59,31 @@ def table(heading: str) -> dict[str, str]:
     return dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) \|", section[1], re.MULTILINE))
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The networks here are too small to share out."""
+    before = numba.get_num_threads(), torch.get_num_threads()
+    numba.set_num_threads(1)
+    torch.set_num_threads(1)
+    yield
+    numba.set_num_threads(before[0])
+    torch.set_num_threads(before[1])
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_runs(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(blocks("python")[number], f"README.md, block {number}", "exec"), {"__name__": "readme"})
 
 
-def test_configuration_is_valid(tmp_path):
+def test_configuration_is_the_demo_s(tmp_path):
     (text,) = blocks("yaml")
     (tmp_path / "config.yaml").write_text(text)
     plan = read_plan(tmp_path / "config.yaml")
     assert plan.network.input_size == 12
+    shipped = (ROOT / "models" / "speaker_vowels_fq_bmru" / "config.yaml").read_text()
+    assert yaml.safe_load(text) == yaml.safe_load(shipped)
 
 
 @pytest.mark.parametrize(("command", "rest"), sorted(set(COMMAND.findall(README))))
@@ -108,3 +126,23 @@ def test_links_lead_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"):
         for link in re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_calibration_table_is_the_measured_one():
+    calibration = json.loads((ROOT / "circuits/technologies/generic180/latch.json").read_text())
+    columns = [calibration["ratio"].index(ratio) for ratio in (0.0, 0.2, 0.5, 0.8, 1.0)]
+    rows = [
+        "| I_thresh | I_width = 0 | 0.2 I_thresh | 0.5 I_thresh | 0.8 I_thresh | 1.0 I_thresh "
+        "| output / I_gain, at I_gain = I_thresh |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for number in range(0, len(calibration["threshold"]), 2):
+        up, down = calibration["up"][number], calibration["down"][number]
+        cells = [f"{1e9 * calibration['threshold'][number]:.3g} nA"]
+        cells += [f"{100 * up[k]:.1f} / {100 * down[k]:.1f}" for k in columns]
+        rows.append(f"| {' | '.join(cells)} | {calibration['output'][number]:.3f} |")
+    expected = "\n".join(rows)
+    page = (ROOT / "docs" / "circuits.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- calibration table -->\n(.*?)\n?<!-- /calibration table -->", page, re.DOTALL)
+    assert found
+    assert found[1] == expected, f"the table should be:\n{expected}"
