@@ -3,10 +3,10 @@
     python benchmarks/speaker_vowels.py [--seeds 5] [--processes 2] [--steps N]
 
 All are trained by the same trainer with the configuration of `models/speaker_vowels_fq_bmru/config.yaml`
-and pool the mean logit. The GRU has no candidates or
-thresholds, so candidate noise and margin do not reach it; its weights stay continuous and the steps of
-the quantised phase are added to its main phase. It is trained at the size nearest in parameters and at
-the next larger one, and at the nearest also without weight noise. Prints one JSON object.
+and pool the mean logit. The GRU has no candidates or thresholds, so candidate noise and margin do not
+reach it; its weights stay continuous and the steps of the quantised phase are added to its main phase.
+`fq_bmru_software` is trained in just that way too. The GRU is trained at the size nearest in parameters
+and at the next larger one, and at the nearest also without weight noise. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -68,7 +68,16 @@ def run(job: tuple[str, int, int | None]) -> tuple[str, dict[str, Any]]:
     plan = read_plan(CONFIG)
     assert plan.config.training is not None
     training = plan.config.training.model_copy(update={"seed": seed, **({"steps": steps} if steps else {})})
-    if name == "fq_bmru":
+    if name == "fq_bmru_software":
+        training = training.model_copy(
+            update={
+                "steps": training.total_steps,
+                "quantization": None,
+                "margin": None,
+                "candidate_noise": 0.0,
+            }
+        )
+    if name.startswith("fq_bmru"):
         config = plan.config.model_copy(update={"training": training})
         return name, train_network(replace(plan, config=config), None)[1]
     changes: dict[str, Any] = {"steps": training.total_steps, "quantization": None, "margin": None}
@@ -88,7 +97,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps of the main phase, for a quick look")
     arguments = parser.parse_args()
     began = time.perf_counter()
-    names = ("fq_bmru", "gru", "gru_larger", "gru_without_noise")
+    names = ("fq_bmru", "fq_bmru_software", "gru", "gru_larger", "gru_without_noise")
     jobs = [(name, seed, arguments.steps) for seed in range(arguments.seeds) for name in names]
     metrics: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:

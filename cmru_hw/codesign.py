@@ -98,6 +98,8 @@ def read_plan(path: Path) -> Plan:
         raise ConfigError(
             f"{path}: simulation.inputs: must be at most {len(task.test)}, the size of the test set"
         )
+    if config.training is None and config.trained is None:
+        raise ConfigError(f"{path}: training: missing, and there is no `trained` folder")
     quantization = config.training.quantization if config.training else None
     if quantization and quantization.units != config.mapping.units:
         raise ConfigError(
@@ -113,7 +115,7 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
 
     training = plan.config.training
     if training is None:
-        raise ConfigError(f"{plan.folder}: training: missing, and there is no `trained` folder")
+        raise ConfigError(f"{plan.folder}: training: missing from the configuration")
     with torch.random.fork_rng():
         torch.manual_seed(training.seed)
         network = Network(plan.network)
@@ -131,15 +133,16 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
     """Everything, into `out`; finished parts are kept and a repeated call goes on from them."""
     find_ngspice()
     config = plan.config
-    claim(out, fingerprint(plan))
     if config.trained is not None:
         network = load_network(plan.folder / config.trained)
         if network.config != plan.network:
             raise ConfigError(
                 f"{plan.folder / config.trained}/network.yaml: differs from the configuration's network"
             )
+        claim(out, fingerprint(plan))
         save_network(network, out / "network")
     else:
+        claim(out, fingerprint(plan))
         network, _ = train_network(plan, out / "network", progress=True)
 
     design, report = map_network(network, plan.technology, config.mapping)

@@ -14,7 +14,6 @@ from cmru_hw.primitives.device import Array
 Weights = dict[str, Array]
 FACTORS = 2.0 ** np.linspace(-0.5, 0.5, 97)
 SWEEPS = 3
-EXCESS_COST = 1e6  # of a weight beyond the largest ratio, per unit; rounding errors are below 1
 
 
 def unit_counts(weights: Array, units: int) -> Array:
@@ -26,7 +25,7 @@ def rescale(weights: Weights, layers: int, units: int, largest_ratio: float) -> 
     """An equivalent network whose matrices lose less when rounded to `1/units`, and the logit factor g.
 
     `weights` has the state-dict names. A factor stays 1 where rounding loses nothing already, so a network
-    trained on the grid comes back as it is. Factors keep weights within `largest_ratio` where they can.
+    trained on the grid comes back as it is. No factor pushes a weight beyond `largest_ratio`.
     """
     scaled = {name: value.astype(float).copy() for name, value in weights.items()}
     logit_factor = 1.0
@@ -81,5 +80,5 @@ def _losses(vector: Array, factors: Array, units: int, largest_ratio: float) -> 
         return np.zeros(len(factors))
     scaled = factors[:, None] * vector
     error = np.square(unit_counts(scaled, units) / units - scaled).sum(1) / (factors**2 * total)
-    excess = np.maximum(np.abs(scaled).max(1) - largest_ratio, 0.0)
-    return error + EXCESS_COST * excess
+    too_large = (np.abs(scaled) > largest_ratio).any(1) & (factors > 1)
+    return np.where(too_large, np.inf, error)

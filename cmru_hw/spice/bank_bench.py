@@ -42,6 +42,9 @@ CLOCK = "clock"
 RAILS = {"vdd": "", "vbias": "_bias", "vlogic": "_logic"}
 RAMP = 5e-5  # s, in which inputs move
 STEPS_A_FRAME = 8  # at least; clock edges add theirs
+LONGEST_STEP = 2e-3
+"""s. ngspice merges breakpoints closer than 5e-5 of the largest step, so a longer one would blur clock edges:
+in frames of 2.5 s it made comparators decide wrongly."""
 SECONDS_A_FRAME = 10.0  # time limit, for each cell
 
 
@@ -248,7 +251,10 @@ def job(bench: BankBench) -> Job:
         title=f"latch bank, K {bench.levels}, {bench.cells} cells, {bench.supply:g} V, {bench.period:g} s",
         netlist=str(circuit(bench)),
         analysis=Transient(
-            stop=end, max_step=bench.period / STEPS_A_FRAME, print_step=bench.period / 50, uic=bench.power_up
+            stop=end,
+            max_step=min(bench.period / STEPS_A_FRAME, LONGEST_STEP),
+            print_step=bench.period / 50,
+            uic=bench.power_up,
         ),
         save=tuple(saved),
         tolerances=replace(bench.tolerances, abstol=SOURCE_ABSTOL * bench.cells),

@@ -18,6 +18,7 @@ from cmru_hw.errors import MappingError
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.latch_bank import GEOMETRY, BankClock, LatchBank
 from cmru_hw.spice.bank_bench import (
+    QUICK,
     BankBench,
     BankRun,
     circuit,
@@ -62,7 +63,7 @@ END_TO_END = [1, 1, 0, 1, -1, -1, 0, -1, -1, -1, 1, 0]
     "made",
     [
         bench(levels=1, initial=0, rows=following(END_TO_END), period=10e-3),
-        bench(levels=2, initial=0, rows=following([*END_TO_END, 1, 1, 1, 1])),
+        bench(levels=2, initial=0, rows=following(END_TO_END)),
         bench(levels=4, initial=2, rows=following([1, 1, 1, -1, 0, -1, -1, -1])),
         bench(levels=1, single=True, steps=40, period=10e-3),
     ],
@@ -95,9 +96,26 @@ def test_power_up_reset_reaches_any_level() -> None:
     assert run.errors.sum() == 0
 
 
+def test_no_pair_is_held_at_its_metastable_point() -> None:
+    """Long time steps would do that, silently: the clock must put breakpoints where a pair regenerates."""
+    rows = following(END_TO_END)
+    made = bench(
+        levels=1,
+        single=True,
+        initial=1,
+        rows=rows,
+        supply=0.6,
+        temperature=-20.0,
+        period=10e-3,
+        tolerances=QUICK,
+    )
+    assert count(made).errors.tolist() == [0]
+
+
 def test_supply_current_is_the_model_s() -> None:
     """Moves, holds and pushes against the end, over 1 ms frames, where charging counts most."""
-    made = bench(levels=2, initial=2, rows=following([0, 1, -1, 0, -1, 1, 1, 1]))
+    rows = following([0, 1, -1, 0, -1, 1, 1, 1])
+    made = bench(levels=2, initial=2, rows=rows, power_up=False)
     run = count(made)
     row, comparator = made.stages[3], made.stages[2]
     states, moves = run.counted, made.inputs[2]
@@ -321,7 +339,8 @@ def test_waveforms_keep_their_order_in_frames_of_any_length() -> None:
     points = {phase: clock.waveform(phase, starts, 0.8) for phase in ("pe", "ph", "p1", "rst")}
     for wave in points.values():
         assert (np.diff(wave[:, 0]) > 0).all()
-        assert set(wave[:, 1]) == {0.0, 0.8}
+        assert wave[:, 1].min() == 0.0
+        assert wave[:, 1].max() == 0.8
         assert wave[-1, 0] < starts[-1]
     times = np.linspace(0, 7e-3, 70_001)
     pe, ph, p1, rst = (np.interp(times, *points[phase].T) for phase in ("pe", "ph", "p1", "rst"))
