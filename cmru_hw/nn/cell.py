@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 
-class Cell(nn.Module):
+class Cell(nn.Module, ABC):
     """A recurrent unit with `hidden_size` N states, fed `input_size` I features. Base class.
 
     A subclass gives `states` (x [B, T, I], s0 [B, N] -> [B, T, N]) and, if its output is not its state,
@@ -33,9 +35,9 @@ class Cell(nn.Module):
         """The initial state [B, N] for a batch x: zeros unless the unit has one of its own."""
         return torch.zeros(x.shape[0], self.hidden_size, dtype=x.dtype, device=x.device)
 
+    @abstractmethod
     def states(self, x: Tensor, s0: Tensor) -> Tensor:
         """The state after every step, [B, T, N]."""
-        raise NotImplementedError(f"{type(self).__name__} must say how its state moves")
 
     def read(self, s: Tensor, x: Tensor) -> Tensor:
         """The output h [B, T, N] that the states show."""

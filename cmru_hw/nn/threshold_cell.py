@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -29,13 +31,13 @@ class ThresholdCell(Cell):
     def states(self, x: Tensor, s0: Tensor) -> Tensor:
         return self.update(self.candidate(x), x, s0)
 
+    @abstractmethod
     def update(self, c: Tensor, x: Tensor, s0: Tensor) -> Tensor:
         """The states [B, T, N] from candidates c [B, T, N], input x [B, T, I] and s0 [B, N]."""
-        raise NotImplementedError(f"{type(self).__name__} must say how candidates move its state")
 
+    @abstractmethod
     def margin(self, c: Tensor, x: Tensor | None = None) -> Tensor:
         """|c - nearest threshold|, like c; a threshold that depends on the input needs x."""
-        raise NotImplementedError(f"{type(self).__name__} must say where its thresholds are")
 
     def disturbed(self, c: Tensor) -> Tensor:
         """c with the candidate noise of training mode."""
