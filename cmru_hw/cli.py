@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import signal
 import sys
 from enum import StrEnum
@@ -70,6 +72,7 @@ def codesign(
     from cmru_hw.codesign import codesign as run
     from cmru_hw.codesign import read_plan
 
+    _check_folder(output)
     metrics = run(read_plan(config), output)
     if as_json:
         _print_json(metrics)
@@ -115,6 +118,7 @@ def train(
     """
     from cmru_hw.codesign import read_plan, train_network
 
+    _check_folder(output)
     _, metrics = train_network(read_plan(config), output, progress=not as_json)
     if as_json:
         _print_json({key: value for key, value in metrics.items() if key != "timing"})
@@ -151,9 +155,13 @@ def map_(
         "boundary": boundary.value, "units": units, "unit_current": unit_current,
         "frame_period": frame_period, "ramp": frame_period / 10, "strict": strict,
     }  # fmt: skip
+    _check_folder(output)
     choices = validate(MappingConfig, values, "options")
     card, network = load_technology(technology), load_network(run)
-    design, report = map_network(network, card, choices)
+    try:
+        design, report = map_network(network, card, choices)
+    except MappingError as error:
+        raise MappingError(f"{run}: {error}") from error
     design.save(output)
     report.save(output)
     save_network(network, output)
@@ -178,11 +186,14 @@ def simulate(
 
     Example: cmru-hw simulate out/design --input x.npy --engine ngspice -o out/result.npz
     """
+    _check_file(output)
     built, stimulus = _load(design, input)
     if chips and engine is Engine.ngspice:
         raise ConfigError("--chips: mismatched chips are simulated by the behavioral engine only")
-    result = _simulate(built, stimulus, engine, workers, chips, seed)
+    keep = _runs_of(output)
+    result = _simulate(built, stimulus, engine, workers, chips, seed, keep)
     result.save(output)
+    shutil.rmtree(keep, ignore_errors=True)
     summary = {
         "engine": engine.value,
         "inputs": len(stimulus),
@@ -211,16 +222,19 @@ def compare(
     from cmru_hw.config import write_atomically
     from cmru_hw.nn.network import load_network
 
+    _check_file(output)
     built, stimulus = _load(design, input)
     trained = run_trained(load_network(design), stimulus)
     behavioral = _simulate(built, stimulus, Engine.behavioral)
-    spice = _simulate(built, stimulus, Engine.ngspice, workers)
+    keep = _runs_of(output)
+    spice = _simulate(built, stimulus, Engine.ngspice, workers, keep=keep)
     found = {
         "trained_behavioral": agreement(built, trained, behavioral).to_json(),
         "behavioral_spice": agreement(built, behavioral, spice).to_json(),
         "trained_spice": agreement(built, trained, spice).to_json(),
     }
     write_atomically(output, json.dumps(found, indent=1) + "\n")
+    shutil.rmtree(keep, ignore_errors=True)
     if as_json:
         _print_json(found)
         return
@@ -270,8 +284,9 @@ def power(
         _print_json(found)
         return
     table = Table("nW", *(one.value for one in engines), title=f"power, input: {found['input']}")
-    for key in found[engines[0].value]["breakdown"]:
-        table.add_row(key, *(f"{found[one.value]['breakdown'][key] * 1e9:.3f}" for one in engines))
+    for key in dict.fromkeys(key for one in engines for key in found[one.value]["breakdown"]):
+        parts = [found[one.value]["breakdown"] for one in engines]
+        table.add_row(key, *(f"{part[key] * 1e9:.3f}" if key in part else "0" for part in parts))
     table.add_row("total", *(f"{found[one.value]['power_w'] * 1e9:.3f}" for one in engines))
     Console().print(table)
 
@@ -318,6 +333,8 @@ def robustness(
         truth = split.y
     if truth.shape != (len(stimulus),) or truth.dtype.kind not in "iu":
         raise ConfigError(f"{labels}: must hold {len(stimulus)} integers, got {truth.dtype} {truth.shape}")
+    if truth.min() < 0 or truth.max() >= built.facts.num_classes:
+        raise ConfigError(f"{labels}: classes must be within 0 and {built.facts.num_classes - 1}")
     with progress_bar("chips", chips) as report:
         accuracies = chip_accuracies(built, stimulus, truth, range(chips), seed, sigma_scale, report)
     found = summarize(accuracies, seed, sigma_scale, yield_target).to_json()
@@ -340,12 +357,39 @@ def _common(
     pass
 
 
+def _check_file(output: Path) -> None:
+    """Refuse an output file that cannot be written, before any work."""
+    if output.is_dir():
+        raise ConfigError(f"{output}: is a folder; -o must name a file")
+    _check_folder(output.parent)
+
+
+def _check_folder(output: Path) -> None:
+    """Refuse an output folder that cannot be made, before any work."""
+    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"{existing}: is a file, where a folder is needed")
+    if not os.access(existing, os.W_OK):
+        raise ConfigError(f"{existing}: no permission to write there")
+
+
+def _runs_of(output: Path) -> Path:
+    """Where finished ngspice runs wait until all of them are there; a repeated command goes on from them."""
+    return output.with_name(f"{output.name}.runs")
+
+
 def _load(design: Path, input: Path) -> tuple[Design, Stimulus]:
     from cmru_hw.design import load_design
     from cmru_hw.stimulus import read_stimulus
 
     built = load_design(design)
-    return built, read_stimulus(input, built.facts.input_size, built.facts.frame_period)
+    stimulus = read_stimulus(input, built.facts.input_size, built.facts.frame_period)
+    shortest = float((stimulus.starts[1:] - stimulus.starts[:-1]).min())
+    if shortest <= built.facts.ramp:
+        raise ConfigError(
+            f"{input}: times: a frame must outlast the ramp of {built.facts.ramp:g} s, got {shortest:g}"
+        )
+    return built, stimulus
 
 
 def _simulate(
@@ -355,6 +399,7 @@ def _simulate(
     workers: int | None = None,
     chips: int = 0,
     seed: int = 0,
+    keep: Path | None = None,
 ) -> Result:
     from cmru_hw.behavioral import BehavioralModel
     from cmru_hw.console import progress_bar
@@ -365,7 +410,7 @@ def _simulate(
     from cmru_hw.spice.simulate import simulate
 
     with progress_bar("ngspice", len(stimulus)) as report:
-        return simulate(design, stimulus, workers=workers, progress=report)
+        return simulate(design, stimulus, workers=workers, progress=report, keep=keep)
 
 
 def _print_json(content: dict[str, Any]) -> None:
@@ -412,7 +457,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer turns Ctrl-C into this
-            code = _complain("interrupted; codesign and train go on from finished work", INTERRUPTED)
+            code = _complain("interrupted; the same command goes on from finished work", INTERRUPTED)
     except TyperException as error:
         code = _complain(error.format_message(), 2)
     except CmruHwError as error:

@@ -22,15 +22,14 @@ from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.config import Strict, load, packaged, validate, write_atomically
 from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
-from cmru_hw.errors import ConfigError
-from cmru_hw.mapping import MappingConfig, equalize, map_network
+from cmru_hw.errors import ConfigError, MappingError
+from cmru_hw.mapping import MappingConfig, MappingReport, check_mappable, equalize, map_network
 from cmru_hw.nn.network import Network, NetworkConfig, load_network, save_network
 from cmru_hw.primitives.device import Array
 from cmru_hw.report.codesign import write_codesign_report
-from cmru_hw.result import Result
 from cmru_hw.spice.characterize import measure_hysteresis
-from cmru_hw.spice.ngspice import find_ngspice, imap
-from cmru_hw.spice.simulate import Run, collect, job, read_run, write_deck
+from cmru_hw.spice.ngspice import find_ngspice
+from cmru_hw.spice.simulate import job, simulate, write_deck
 from cmru_hw.stimulus import Stimulus, make_stimulus
 from cmru_hw.technology import Technology, load_technology
 from cmru_hw.training import Task, TaskConfig, TrainingConfig, load_task, train
@@ -132,6 +131,7 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
 def codesign(plan: Plan, out: Path) -> dict[str, Any]:
     """Everything, into `out`; finished parts are kept and a repeated call goes on from them."""
     find_ngspice()
+    check_mappable(plan.network)
     config = plan.config
     if config.trained is not None:
         network = load_network(plan.folder / config.trained)
@@ -139,13 +139,14 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
             raise ConfigError(
                 f"{plan.folder / config.trained}/network.yaml: differs from the configuration's network"
             )
+        design, report = map_weights(network, plan, plan.folder / config.trained)
         claim(out, fingerprint(plan))
         save_network(network, out / "network")
     else:
         claim(out, fingerprint(plan))
         network, _ = train_network(plan, out / "network", progress=True)
+        design, report = map_weights(network, plan, out / "network")
 
-    design, report = map_network(network, plan.technology, config.mapping)
     design.save(out / "design")
     report.save(out / "design")
     save_network(network, out / "design")
@@ -159,7 +160,8 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
     chosen = np.linspace(0, len(stimulus) - 1, config.simulation.inputs).round().astype(int).tolist()
     some = stimulus.select(chosen)
     write_deck(job(design, some, 0), out / "netlist")
-    spice = run_spice(design, some, out / "spice", config.simulation.workers)
+    with progress_bar("ngspice", len(some)) as bar:
+        spice = simulate(design, some, workers=config.simulation.workers, progress=bar, keep=out / "spice")
     some_behavioral = model.run(some)
 
     accuracies = run_chips(design, stimulus, split.y, config.robustness, out)
@@ -193,19 +195,12 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
     return metrics
 
 
-def run_spice(design: Design, stimulus: Stimulus, folder: Path, workers: int | None) -> Result:
-    """Every input through ngspice; each finished run is kept in `folder` and not run again."""
-    paths = [folder / f"input_{index:04d}.npz" for index in range(len(stimulus))]
-    missing = [index for index, path in enumerate(paths) if not path.exists()]
-    jobs = (job(design, stimulus, index) for index in missing)
-    with progress_bar("ngspice", len(stimulus)) as report:
-        report(len(stimulus) - len(missing))
-        finished = len(stimulus) - len(missing)
-        for number, data in imap(jobs, workers):
-            read_run(design, stimulus, missing[number], data).save(paths[missing[number]])
-            finished += 1
-            report(finished)
-    return collect(design, stimulus, [Run.load(path) for path in paths])
+def map_weights(network: Network, plan: Plan, folder: Path) -> tuple[Design, MappingReport]:
+    """Map; what cannot be built is reported with the folder its weights are in."""
+    try:
+        return map_network(network, plan.technology, plan.config.mapping)
+    except MappingError as error:
+        raise MappingError(f"{folder}: {error}") from error
 
 
 def run_chips(
@@ -214,7 +209,13 @@ def run_chips(
     """Accuracy of every chip, kept in `robustness.npy`."""
     path = out / "robustness.npy"
     if path.exists():
-        return np.asarray(np.load(path, allow_pickle=False))
+        try:
+            kept = np.asarray(np.load(path, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"{path}: not a finished Monte Carlo; delete it to run it again") from error
+        if kept.shape == (config.chips,):
+            return kept
+        raise ConfigError(f"{path}: must hold {config.chips} chips, got {kept.shape}; delete it")
     with progress_bar("chips", config.chips) as report:
         accuracies = chip_accuracies(
             design, stimulus, labels, range(config.chips), config.seed, config.sigma_scale, report
@@ -249,7 +250,9 @@ def fingerprint(plan: Plan) -> str:
     digest = hashlib.sha256()
     digest.update(plan.config.model_dump_json().encode())
     digest.update(plan.technology.model_dump_json().encode())
+    digest.update(str(find_ngspice()[1]).encode())
     files = [*Path(__file__).parent.rglob("*.py"), *packaged("circuits").rglob("*.*")]
+    files += packaged("models", "data").glob("*.npz")
     if plan.config.trained is not None:
         files += (plan.folder / plan.config.trained).glob("weights.safetensors")
     for path in sorted(files):

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -53,6 +53,12 @@ class Facts(Strict):
         list[str], Field(min_length=1)
     ]  # names of the positive and (where x can be negative) the negative output stage
     states: list[str]  # names of the stages that hold the state, by layer
+
+    @model_validator(mode="after")
+    def _ramp_fits_the_frame(self) -> Self:
+        if not self.ramp < self.frame_period:
+            raise ValueError(f"ramp must be shorter than frame_period, {self.frame_period:g} s")
+        return self
 
 
 @dataclass(frozen=True, eq=False)

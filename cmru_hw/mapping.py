@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cmru_hw.config import Strict, write_atomically
 from cmru_hw.design import Boundary, Design, Facts, Stage
@@ -26,7 +26,7 @@ from cmru_hw.scaling import Weights, rescale, unit_counts
 from cmru_hw.technology import Polarity, Technology
 
 if TYPE_CHECKING:
-    from cmru_hw.nn.network import Network
+    from cmru_hw.nn.network import Network, NetworkConfig
 
 
 class MappingConfig(Strict):
@@ -41,6 +41,12 @@ class MappingConfig(Strict):
     frame_period: Annotated[float, Field(gt=0)] = 1e-2  # s
     ramp: Annotated[float, Field(gt=0)] = 1e-3  # s, in which inputs move to a frame's values
     strict: bool = False  # refuse what would have to be clipped
+
+    @model_validator(mode="after")
+    def _ramp_fits_the_frame(self) -> Self:
+        if not self.ramp < self.frame_period:
+            raise ValueError(f"ramp must be shorter than frame_period, {self.frame_period:g} s")
+        return self
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,7 @@ def map_network(
     dropout, a weight beyond the largest ratio, and with `strict` any value that would be clipped.
     """
     config, choices = network.config, choices or MappingConfig()
-    if config.unit != "fq_bmru":
-        raise MappingError(f"network.yaml: unit {config.unit} has no circuit; fq_bmru has one")
-    for name, off in (("norm", "none"), ("glu", False), ("dropout", 0.0), ("epsilon", 0.0)):
-        if getattr(config, name) != off:
-            raise MappingError(
-                f"network.yaml: {name}: must be {off} for hardware, got {getattr(config, name)}"
-            )
+    check_mappable(config)
     weights = {name: value.detach().double().numpy() for name, value in network.state_dict().items()}
     core = choices.boundary == "core"
     scaled, logit_factor = rescale(weights, config.num_layers, choices.units, technology.largest_ratio)
@@ -127,6 +127,17 @@ def map_network(
         stage = name.partition(".")[0]
         report.transistors_by_stage[stage] = report.transistors_by_stage.get(stage, 0) + array.count
     return design, report
+
+
+def check_mappable(config: NetworkConfig) -> None:
+    """Raise MappingError, naming the key, for a network that has no circuit whatever its weights."""
+    if config.unit != "fq_bmru":
+        raise MappingError(f"network.yaml: unit {config.unit} has no circuit; fq_bmru has one")
+    for name, off in (("norm", "none"), ("glu", False), ("dropout", 0.0), ("epsilon", 0.0)):
+        if getattr(config, name) != off:
+            raise MappingError(
+                f"network.yaml: {name}: must be {off} for hardware, got {getattr(config, name)}"
+            )
 
 
 def _note_rest(
@@ -193,7 +204,7 @@ class _Mapper:
                 self._input(name, len(self.scaled["projection.bias"]), polarity, diode)
             return
         units, trained = self._quantized("projection")
-        bias = self.scaled["projection.bias"] * self.choices.unit_current
+        bias = self._bias("projection.bias")
         for name in ("input_pos", "input_neg"):
             self._input(name, units.shape[1], "n", self.choices.units)
         for (name, polarity, diode), sign in zip(names, (1, -1), strict=True):
@@ -215,7 +226,7 @@ class _Mapper:
                 self.outputs.append("readout_neg")
             return
         units, trained = self._quantized("readout")
-        bias = self.scaled["readout.bias"] * self.choices.unit_current
+        bias = self._bias("readout.bias")
         self.outputs = ["readout_pos", "readout_neg"]
         for name, sign in zip(self.outputs, (1, -1), strict=True):
             terms = [Term("readout_x", np.maximum(sign * units, 0), sign * trained)]
@@ -241,10 +252,13 @@ class _Mapper:
                 beta_hi = beta_lo = (beta_hi + beta_lo) / 2
             if not smallest <= beta_hi <= widest:
                 nearest = min(max(beta_hi, smallest), widest)
-                beta_lo = min(beta_lo, nearest)
-                self._clip(
-                    f"{unit}.threshold_low", i, beta_lo, "upper threshold outside the characterised range"
-                )
+                reason = "upper threshold outside the characterised range"
+                if beta_lo > nearest:  # move both thresholds, keep the width as far as it goes
+                    built = max(nearest - (beta_hi - beta_lo), 0.0)
+                    beta_hi += self._clip(f"{unit}.threshold_low", i, built, reason) - beta_lo
+                    beta_lo = built
+                if abs(beta_hi - nearest) > 1e-9 * nearest:
+                    self._clip(f"{unit}.width", i, nearest - beta_lo, reason)
                 beta_hi = nearest
             if 0 < beta_lo < card.smallest_threshold and beta_lo < beta_hi:
                 beta_lo = self._clip(f"{unit}.threshold_low", i, 0.0, "below leakage: never resets")
@@ -291,6 +305,18 @@ class _Mapper:
             histogram[int(count)] = histogram.get(int(count), 0) + int(number)
         return units, trained
 
+    def _bias(self, name: str) -> Array:
+        """Bias currents (A); refuses one that would leave its transistors out of weak inversion."""
+        bias = self.scaled[name] * self.choices.unit_current
+        largest = self.choices.bias_units * self.technology.largest_unit_current
+        i = int(np.argmax(np.abs(bias)))
+        if abs(bias[i]) > largest:
+            raise MappingError(
+                f"{name}[{i}]: {self.trained[name][i]:g} needs a bias current of {abs(bias[i]):.3g} A, "
+                f"the largest is {largest:.3g} A"
+            )
+        return bias
+
     def _sum(self, stream: list[str], subtract: bool) -> tuple[Term, ...]:
         """Terms of stream - projection_neg, each taken 1:1."""
         names = [(name, 1) for name in stream] + ([("projection_neg", -1)] if subtract else [])
@@ -302,7 +328,7 @@ class _Mapper:
     def _matrix(self, name: str, diode_units: int, source: str, tensor: str, read: bool = False) -> None:
         """A row of pMOS nodes: relu(W source + b)."""
         units, trained = self._quantized(tensor)
-        bias = self.scaled[f"{tensor}.bias"] * self.choices.unit_current
+        bias = self._bias(f"{tensor}.bias")
         self._nodes(name, "p", diode_units, (Term(source, units, trained),), bias, read)
 
     def _nodes(

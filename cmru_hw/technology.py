@@ -61,6 +61,7 @@ class Technology(Strict):
     output_conductance: PerPolarity  # relative rise of the drain current with V_DS, 1/V
     a_vt_mv_um: PerPolarity  # Pelgrom coefficient of the threshold voltage
     largest_ratio: Positive  # of a weight: output to input current
+    largest_unit_current: Positive  # A in one unit transistor of a bias, still in weak inversion
     latch_capacitance: list[Annotated[float, Field(ge=0)]]  # F on v0, by layer; the last serves later ones
     smallest_hysteresis: Positive  # A; a narrower latch is built as a comparator
     smallest_threshold: Positive  # A; a latch with a lower beta_lo never resets

@@ -66,7 +66,7 @@ def bench(
     facts = Facts(
         technology=technology.name, unit="fq_bmru", boundary="core", pool="last", num_classes=count,
         input_size=count, unit_current=1e-9, logit_scale=1.0, quiescent_current=0.0,
-        frame_period=sweep / 2, ramp=sweep / 2,
+        frame_period=sweep / 2, ramp=sweep / 4,
         supply=technology.supply, inputs=["candidate", "candidate"], outputs=["latch"],
         states=["latch"],
     )  # fmt: skip

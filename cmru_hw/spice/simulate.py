@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
 import zlib
@@ -26,7 +27,7 @@ from cmru_hw.spice.netlist import (
     supplies,
     waveform,
 )
-from cmru_hw.spice.ngspice import imap
+from cmru_hw.spice.ngspice import find_ngspice, imap
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.stimulus import Stimulus
 
@@ -45,6 +46,8 @@ def job(
     """The deck of one input, over its valid frames."""
     frames = int(stimulus.lengths[index])
     starts = stimulus.starts[: frames + 1]
+    if np.diff(starts).min() <= design.facts.ramp:
+        raise ConfigError(f"times: a frame must last longer than the ramp of {design.facts.ramp:g} s")
     encoded = design.encode(stimulus.x[index, :frames])
     currents = {
         name: [waveform(column, starts[:-1], design.facts.ramp) for column in values.T]
@@ -76,14 +79,36 @@ def simulate(
     tolerances: Tolerances = FAST,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
+    keep: Path | None = None,
 ) -> Result:
     """Every input through ngspice, as many at a time as there are cores; `shifts` are those of one chip.
 
-    Raises SimulationError (with the deck and the simulator's own line) if a run fails.
+    With a folder `keep`, each finished run is written there under a name that holds a hash of its deck,
+    and is not run again. Raises SimulationError (with the deck and the simulator's line) if a run fails.
     """
-    jobs = (job(design, stimulus, index, shifts, tolerances) for index in range(len(stimulus)))
-    rows = {index: read_run(design, stimulus, index, data) for index, data in imap(jobs, workers, progress)}
-    return collect(design, stimulus, [rows[index] for index in range(len(stimulus))])
+    jobs = [job(design, stimulus, index, shifts, tolerances) for index in range(len(stimulus))]
+    paths = [keep / f"input_{i:04d}_{deck_hash(one)}.npz" if keep else None for i, one in enumerate(jobs)]
+    runs = {i: Run.load(path) for i, path in enumerate(paths) if path is not None and path.exists()}
+    missing = [i for i in range(len(jobs)) if i not in runs]
+    for number, data in imap((jobs[i] for i in missing), workers):
+        index = missing[number]
+        runs[index] = read_run(design, stimulus, index, data)
+        if (path := paths[index]) is not None:
+            runs[index].save(path)
+        if progress:
+            progress(len(runs))
+    return collect(design, stimulus, [runs[index] for index in range(len(jobs))])
+
+
+def deck_hash(run: Job) -> str:
+    """Short hash of all that a run's outcome depends on: deck, included files, the simulator's version."""
+    digest = hashlib.sha256(run.deck().encode())
+    for name, content in sorted(run.files.items()):
+        digest.update(
+            name.encode() + (content.encode() if isinstance(content, str) else content.read_bytes())
+        )
+    digest.update(str(find_ngspice()[1]).encode())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)

@@ -403,3 +403,31 @@ def test_an_earlier_result_survives_a_failed_run(
     np.save(tmp_path / "bad.npy", np.zeros((1, 1, 5)))
     refused(command("simulate", design, "--input", tmp_path / "bad.npy", "-o", out))
     assert out.read_bytes() == before
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path, command: Command) -> None:
+    save_network(imported_network(), tmp_path / "net")
+    path = tmp_path / "net" / "network.yaml"
+    path.write_text(path.read_text() + "num_layers: 3\n")
+    refused(command("map", tmp_path / "net", "-o", tmp_path / "out"), "network.yaml", "num_layers", "twice")
+    assert not (tmp_path / "out").exists()
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path, command: Command) -> None:
+    save_network(imported_network(), tmp_path / "net")
+    (tmp_path / "file").write_text("")
+    refused(command("map", tmp_path / "net", "-o", tmp_path / "file"), "file")
+    assert command("map", tmp_path / "net", "-o", tmp_path / "design").code == 0
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 13)))
+    done = command("simulate", tmp_path / "design", "--input", tmp_path / "x.npy", "-o", tmp_path)
+    refused(done, str(tmp_path), "folder")
+
+
+def test_frames_shorter_than_the_ramp_are_refused(tmp_path: Path, command: Command) -> None:
+    save_network(imported_network(), tmp_path / "net")
+    assert command("map", tmp_path / "net", "-o", tmp_path / "design").code == 0
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, 3, 13)), times=np.array([0.0, 5e-4, 1e-3]))
+    out = tmp_path / "r.npz"
+    done = command("simulate", tmp_path / "design", "--input", tmp_path / "x.npz", "-o", out)
+    refused(done, "x.npz", "times", "ramp")
+    assert not out.exists()

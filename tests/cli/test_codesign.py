@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
     "simulation": {"inputs": 2, "workers": 2},
     "robustness": {"chips": 6, "seed": 2, "yield_target": 0.3},
 }
-METRICS = {  # DESIGN.md, section 9
+METRICS = {  # what metrics.json holds
     "task": None, "unit": None, "technology": None, "parameters": None, "transistors": None, "area_m2": None,
     "accuracy": {"software", "behavioral", "spice"},
     "agreement": {"inputs", "decisions", "states", "decision_fraction", "state_fraction"},

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from hardware_networks import UNITS, random_input, random_network
+from pydantic import ValidationError
 
 from cmru_hw.analysis.agreement import run_trained
 from cmru_hw.behavioral import BehavioralModel
@@ -234,3 +235,24 @@ def test_mapping_is_deterministic_and_leaves_the_network_alone(generic: Technolo
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     for name, value in network.state_dict().items():
         assert torch.equal(before[name], value)
+
+
+def test_a_width_that_cannot_be_programmed_is_clipped_and_reported(ideal: Technology) -> None:
+    network = set_value(random_network(0), "layers.0.unit.width", (1,), 100.0)
+    _, report = map_network(network, ideal)
+    (clip,) = report.clipped
+    assert (clip.tensor, clip.index, clip.trained) == ("layers.0.unit.width", [1], 100.0)
+    assert 0.0 < clip.built < 20.0
+    with pytest.raises(MappingError, match=r"width\[1\]: 100"):
+        map_network(network, ideal, MappingConfig(strict=True))
+
+
+def test_a_bias_current_out_of_weak_inversion_is_refused(ideal: Technology) -> None:
+    network = set_value(random_network(0), "readout.bias", (1,), 1e6)
+    with pytest.raises(MappingError, match=r"readout\.bias\[1\]: 1e\+06 needs a bias current"):
+        map_network(network, ideal)
+
+
+def test_a_ramp_longer_than_the_frame_is_refused() -> None:
+    with pytest.raises(ValidationError, match="ramp must be shorter"):
+        MappingConfig(frame_period=5e-4)
