@@ -147,7 +147,7 @@ def map_(
     from dataclasses import asdict
 
     from cmru_hw.config import validate
-    from cmru_hw.mapping import MappingConfig, map_network
+    from cmru_hw.mapping import MappingConfig, map_folder
     from cmru_hw.nn.network import load_network, save_network
     from cmru_hw.technology import load_technology
 
@@ -158,10 +158,7 @@ def map_(
     _check_folder(output)
     choices = validate(MappingConfig, values, "options")
     card, network = load_technology(technology), load_network(run)
-    try:
-        design, report = map_network(network, card, choices)
-    except MappingError as error:
-        raise MappingError(f"{run}: {error}") from error
+    design, report = map_folder(run, network, card, choices)
     design.save(output)
     report.save(output)
     save_network(network, output)

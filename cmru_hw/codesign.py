@@ -22,8 +22,8 @@ from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.config import Strict, load, packaged, validate, write_atomically
 from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
-from cmru_hw.errors import ConfigError, MappingError
-from cmru_hw.mapping import MappingConfig, MappingReport, check_mappable, equalize, map_network
+from cmru_hw.errors import ConfigError
+from cmru_hw.mapping import MappingConfig, check_mappable, equalize, map_folder
 from cmru_hw.nn.network import Network, NetworkConfig, load_network, save_network
 from cmru_hw.primitives.device import Array
 from cmru_hw.report.codesign import write_codesign_report
@@ -139,13 +139,13 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
             raise ConfigError(
                 f"{plan.folder / config.trained}/network.yaml: differs from the configuration's network"
             )
-        design, report = map_weights(network, plan, plan.folder / config.trained)
+        design, report = map_folder(plan.folder / config.trained, network, plan.technology, config.mapping)
         claim(out, fingerprint(plan))
         save_network(network, out / "network")
     else:
         claim(out, fingerprint(plan))
         network, _ = train_network(plan, out / "network", progress=True)
-        design, report = map_weights(network, plan, out / "network")
+        design, report = map_folder(out / "network", network, plan.technology, config.mapping)
 
     design.save(out / "design")
     report.save(out / "design")
@@ -193,14 +193,6 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
     write_atomically(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     write_codesign_report(findings, metrics, provenance(plan), out)
     return metrics
-
-
-def map_weights(network: Network, plan: Plan, folder: Path) -> tuple[Design, MappingReport]:
-    """Map; what cannot be built is reported with the folder its weights are in."""
-    try:
-        return map_network(network, plan.technology, plan.config.mapping)
-    except MappingError as error:
-        raise MappingError(f"{folder}: {error}") from error
 
 
 def run_chips(

@@ -129,6 +129,16 @@ def map_network(
     return design, report
 
 
+def map_folder(
+    folder: Path, network: Network, technology: Technology, choices: MappingConfig
+) -> tuple[Design, MappingReport]:
+    """`map_network`; what cannot be built is reported with the folder that the network is in."""
+    try:
+        return map_network(network, technology, choices)
+    except MappingError as error:
+        raise MappingError(f"{folder}: {error}") from error
+
+
 def check_mappable(config: NetworkConfig) -> None:
     """Raise MappingError, naming the key, for a network that has no circuit whatever its weights."""
     if config.unit != "fq_bmru":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from cmru_hw.design import Design, Pooled, Stage, block_of
 from cmru_hw.errors import ConfigError
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.latch import Latch
-from cmru_hw.result import Result
+from cmru_hw.result import Result, write_arrays
 from cmru_hw.spice.job import FAST, Job, Tolerances, Transient
 from cmru_hw.spice.netlist import (
     ammeters,
@@ -129,9 +128,7 @@ class Run:
         arrays |= {f"candidates.{layer}": amperes for layer, amperes in enumerate(self.candidates)}
         arrays |= {f"power.{key}": watts for key, watts in self.power.items()}
         arrays |= {f"waveforms.{key}": values for key, values in self.waveforms.items()}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_atomically(path, buffer.getvalue())
+        write_arrays(path, arrays)
 
     @staticmethod
     def load(path: Path) -> Run:

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import numba
 import pytest
-import torch
 import yaml
+from one_thread import one_thread as one_thread
 
 from cmru_hw import technology as technology_module
 from cmru_hw.config import packaged
 from cmru_hw.technology import Technology, load_technology
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = numba.get_num_threads(), torch.get_num_threads()
-    numba.set_num_threads(1)
-    torch.set_num_threads(1)
-    yield
-    numba.set_num_threads(before[0])
-    torch.set_num_threads(before[1])
 
 
 @pytest.fixture
