@@ -6,8 +6,7 @@ model; `compare` shows what that costs against SPICE.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,19 +14,9 @@ from numpy.typing import NDArray
 
 from cmru_hw.design import Design, Pooled, block_of
 from cmru_hw.primitives.device import Array, Shifts
-from cmru_hw.primitives.mirror import Input, Mirror
+from cmru_hw.primitives.signal import Frame
 from cmru_hw.result import Result
 from cmru_hw.stimulus import Stimulus
-from cmru_hw.technology import Polarity
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One frame, by stage: currents (A), bits, and supply current (A) without bias references."""
-
-    values: dict[str, Array]
-    bits: dict[str, Array]
-    supply: dict[str, Array]
 
 
 class BehavioralModel:
@@ -36,50 +25,39 @@ class BehavioralModel:
     def __init__(self, design: Design, shifts: Shifts | None = None) -> None:
         self.design = design
         given = shifts or {}
-        technology, signals = design.technology, design.signals
         self._currents: dict[str, Any] = {
-            stage.name: stage.currents(signals, given, technology)
-            for stage in design.stages
-            if not isinstance(stage, Input)
+            stage.name: stage.currents(design.signals, given, design.technology) for stage in design.stages
         }
 
-    def thresholds(self) -> list[tuple[Array, Array]]:
-        """Upper and lower threshold by layer, in A at the candidate's diode: [..., N] each."""
-        found = (self._currents[latch.name] for latch in self.design.latches)
-        return [(one["up"] / one["candidate"], one["down"] / one["candidate"]) for one in found]
+    def thresholds(self, layer: int, values: Mapping[str, Array] | None = None) -> tuple[Array, Array]:
+        """Upper and lower threshold of a layer, in A at the candidate's diode: [..., N] each.
+
+        `values` are the currents of the rows that the thresholds follow, where they follow the input.
+        """
+        decider = self.design.deciders[layer]
+        return decider.thresholds(self._currents[decider.name], values or {})
 
     def frames(self, x: Array) -> Iterator[Frame]:
         """Step through x [B, T, I], a frame at a time."""
-        currents = self.design.encode(x)
-        bits = {
-            latch.name: np.broadcast_to(latch.initial_state.astype(float), (len(x), latch.size))
-            for latch in self.design.latches
+        design = self.design
+        currents = design.encode(x)
+        states = {
+            stage.name: np.broadcast_to(start, (len(x), stage.size))
+            for stage in design.stages
+            if (start := stage.start()) is not None
         }
         for t in range(x.shape[1]):
-            frame = self._step({name: current[:, t] for name, current in currents.items()}, bits)
-            bits = frame.bits
+            values = {name: current[:, t] for name, current in currents.items()}
+            frame = Frame(technology=design.technology, clocks=design.clocks, before=states, values=values)
+            for stage in design.stages:
+                name = stage.name
+                stage.advance(frame, self._currents[name])
+                for polarity, drive in stage.drives(
+                    frame.values[name], design.facts.supply, design.technology
+                ).items():
+                    frame.drives[name, polarity] = drive
+            states = frame.states
             yield frame
-
-    def _step(self, inputs: dict[str, Array], bits: dict[str, Array]) -> Frame:
-        design, supply = self.design, self.design.facts.supply
-        values, new_bits = dict(inputs), {}
-        drawn: dict[str, Array] = {}
-        drives: dict[tuple[str, Polarity], Array] = {}
-        for stage in design.stages:
-            name = stage.name
-            if isinstance(stage, Input):
-                drawn[name] = stage.supply_current(values[name])
-            elif isinstance(stage, Mirror):
-                values[name], positive = stage.step(drives, self._currents[name], supply, design.technology)
-                drawn[name] = stage.supply_current(values[name], positive)
-            else:
-                currents, candidate = self._currents[name], values[stage.candidate]
-                new_bits[name] = stage.step(bits[name], candidate, currents)
-                values[name] = stage.output(new_bits[name], currents)
-                drawn[name] = stage.supply_current(new_bits[name], candidate, values[name], currents)
-            for polarity, drive in stage.drives(values[name], supply, design.technology).items():
-                drives[name, polarity] = drive
-        return Frame(values, new_bits, drawn)
 
     def run(self, stimulus: Stimulus) -> Result:
         """Everything about the inputs."""
@@ -87,29 +65,53 @@ class BehavioralModel:
         pooled = Pooled(facts.pool, lengths)
         logits = []
         power: dict[str, Array] = {}
-        states: list[list[Array]] = [[] for _ in facts.states]
-        candidates: list[list[Array]] = [[] for _ in facts.states]
+        layers = list(zip(design.memories, design.deciders, strict=True))
+        states: list[list[Array]] = [[] for _ in layers]
+        candidates: list[list[Array]] = [[] for _ in layers]
+        thresholds: list[list[Array]] = [[] for _ in layers]
+        constant = {
+            f"{block_of(stage.name)}/{part}": 0.0 for stage in design.stages for part in ("bias", "clock")
+        }
+        for stage in design.stages:
+            block = block_of(stage.name)
+            constant[f"{block}/bias"] += stage.bias_current
+            constant[f"{block}/clock"] += stage.clock_current(
+                facts.frame_period, facts.supply, design.technology
+            )
         for t, frame in enumerate(self.frames(stimulus.x)):
             logits.append(design.decode(frame.values))
             pooled.add(t, logits[-1])
-            for layer, latch in enumerate(design.latches):
-                states[layer].append(frame.bits[latch.name])
-                candidates[layer].append(frame.values[latch.candidate])
+            for layer, (memory, decider) in enumerate(layers):
+                states[layer].append(frame.states[memory.name])
+                candidates[layer].append(decider.candidates(frame.values))
+                if decider.threshold_row:
+                    thresholds[layer].append(self.thresholds(layer, frame.values)[0])
             for stage in design.stages:
-                for primitive, current in (
-                    (stage.kind, frame.supply[stage.name]),
-                    ("bias", np.asarray(stage.bias_current)),
-                ):
-                    key = f"{block_of(stage.name)}/{primitive}"
-                    power[key] = power.get(key, 0.0) + facts.supply * current * stimulus.shares[:, t]
+                key = f"{block_of(stage.name)}/{stage.kind}"
+                power[key] = (
+                    power.get(key, 0.0) + facts.supply * frame.drawn[stage.name] * stimulus.shares[:, t]
+                )
+        power |= {
+            key: np.asarray(facts.supply * current)
+            for key, current in constant.items()
+            if current or key.endswith("/bias")
+        }
         past = (np.arange(stimulus.x.shape[1]) >= lengths[:, None])[..., None]
         shape = pooled.decision.shape
         power = {key: np.broadcast_to(watts, shape) for key, watts in power.items()}
+
+        def stacked(frames: list[Array]) -> Array:
+            return np.where(past, np.nan, np.stack(frames, axis=-2))
+
         return Result(
-            logits=np.where(past, np.nan, np.stack(logits, axis=-2)),
+            logits=stacked(logits),
             decision=pooled.decision,
-            states=[np.where(past, -1, np.stack(layer, axis=-2)).astype(np.int8) for layer in states],
-            candidates=[np.where(past, np.nan, np.stack(layer, axis=-2)) for layer in candidates],
+            states=[
+                np.where(past, memory.absent, np.stack(layer, axis=-2)).astype(memory.dtype)
+                for layer, (memory, _) in zip(states, layers, strict=True)
+            ],
+            candidates=[stacked(layer) for layer in candidates],
+            thresholds={k: stacked(layer) for k, layer in enumerate(thresholds) if layer},
             supply_power=np.sum(list(power.values()), axis=0),
             breakdown=power,
         )

@@ -221,7 +221,7 @@ def compare(
 
     _check_file(output)
     built, stimulus = _load(design, input)
-    trained = run_trained(load_network(design), stimulus)
+    trained = run_trained(load_network(design), built, stimulus)
     behavioral = _simulate(built, stimulus, Engine.behavioral)
     keep = _runs_of(output)
     spice = _simulate(built, stimulus, Engine.ngspice, workers, keep=keep)

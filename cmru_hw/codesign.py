@@ -26,7 +26,9 @@ from cmru_hw.errors import ConfigError
 from cmru_hw.mapping import MappingConfig, check_mappable, equalize, map_folder
 from cmru_hw.nn.network import Network, NetworkConfig, load_network, save_network
 from cmru_hw.primitives.device import Array
+from cmru_hw.primitives.latch import Latch
 from cmru_hw.report.codesign import write_codesign_report
+from cmru_hw.scaling import has_free_factors
 from cmru_hw.spice.characterize import measure_hysteresis
 from cmru_hw.spice.ngspice import find_ngspice
 from cmru_hw.spice.simulate import job, simulate, write_deck
@@ -121,7 +123,7 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
 
     def prepare(trained: torch.nn.Module) -> None:
         quantization = training.quantization
-        if quantization and isinstance(trained, Network) and trained.config.unit == "fq_bmru":
+        if quantization and isinstance(trained, Network) and has_free_factors(trained.config):
             equalize(trained, quantization.units, quantization.max_ratio)
 
     result = train(network, plan.task, training, run, progress=progress, prepare=prepare)
@@ -131,8 +133,8 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
 def codesign(plan: Plan, out: Path) -> dict[str, Any]:
     """Everything, into `out`; finished parts are kept and a repeated call goes on from them."""
     find_ngspice()
-    check_mappable(plan.network)
     config = plan.config
+    check_mappable(plan.network, config.mapping)
     if config.trained is not None:
         network = load_network(plan.folder / config.trained)
         if network.config != plan.network:
@@ -153,7 +155,7 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
 
     split = plan.task.test
     stimulus = make_stimulus(split.x, design.facts.input_size, design.facts.frame_period, split.lengths)
-    trained = run_trained(network, stimulus)
+    trained = run_trained(network, design, stimulus)
     model = BehavioralModel(design)
     behavioral = model.run(stimulus)
 
@@ -165,10 +167,11 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
     some_behavioral = model.run(some)
 
     accuracies = run_chips(design, stimulus, split.y, config.robustness, out)
-    latch = design.latches[0]
-    hysteresis = measure_hysteresis(
-        plan.technology, float(latch.i_threshold[0]), float(latch.i_width[0]), float(latch.i_gain[0])
-    )
+    hysteresis = None
+    if isinstance(latch := design.memories[0], Latch):
+        hysteresis = measure_hysteresis(
+            plan.technology, float(latch.i_threshold[0]), float(latch.i_width[0]), float(latch.i_gain[0])
+        )
     findings = Findings(
         task=plan.task.name, labels=split.y, class_names=list(plan.task.class_names),
         parameters=network.num_parameters(), design=design, mapping=report, stimulus=stimulus,

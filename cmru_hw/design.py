@@ -7,7 +7,7 @@ behavioural model and the SPICE netlist are both read off its stages.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +21,17 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from cmru_hw.config import Strict, read_yaml, to_yaml, validate, write_atomically
-from cmru_hw.errors import ConfigError
+from cmru_hw.errors import ConfigError, MappingError
+from cmru_hw.primitives.clock import BankClock
+from cmru_hw.primitives.comparator import WindowComparator
 from cmru_hw.primitives.device import Array, DeviceArray
 from cmru_hw.primitives.latch import Latch
-from cmru_hw.primitives.mirror import Input, Mirror, Signal, Term
+from cmru_hw.primitives.latch_bank import LatchBank
+from cmru_hw.primitives.mirror import Input, Mirror, Term
+from cmru_hw.primitives.signal import Decider, Memory, Signal
 from cmru_hw.technology import Polarity, Technology, load_technology
 
-Stage = Input | Mirror | Latch
+Stage = Input | Mirror | Latch | WindowComparator | LatchBank
 Pool = Literal["mean", "last", "vote"]
 Boundary = Literal["full", "core"]
 Decisions = NDArray[np.int64]
@@ -74,22 +78,24 @@ class Design:
         for stage in self.stages:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", stage.name) or stage.name in seen:
                 raise ConfigError(f"design: stage name {stage.name!r} is not a plain new name")
-            for name, shape in _taken(stage):
+            for name, size in stage.taken():
                 if name not in seen:
                     raise ConfigError(f"design: stage {stage.name} takes {name!r}, which is not before it")
-                if shape != (stage.size, seen[name].size):
-                    raise ConfigError(f"design: stage {stage.name} takes {name!r} with shape {shape}")
+                if size != seen[name].size:
+                    raise ConfigError(
+                        f"design: stage {stage.name} takes {size} of {name!r}, which has {seen[name].size}"
+                    )
             seen[stage.name] = stage
         facts = self.facts
-        for kind, names in ((Input, facts.inputs), (Signal, facts.outputs), (Latch, facts.states)):
+        for kind, names in ((Input, facts.inputs), (Signal, facts.outputs), (Memory, facts.states)):
             for name in names:
                 if not isinstance(seen.get(name), kind):
                     raise ConfigError(f"design: there is no {kind.__name__.lower()} stage called {name!r}")
 
     @cached_property
     def technology(self) -> Technology:
-        """The technology card."""
-        return load_technology(self.facts.technology)
+        """The technology card at the design's supply."""
+        return load_technology(self.facts.technology).model_copy(update={"supply": self.facts.supply})
 
     @cached_property
     def signals(self) -> dict[str, Stage]:
@@ -97,11 +103,26 @@ class Design:
         return {stage.name: stage for stage in self.stages}
 
     @property
-    def latches(self) -> list[Latch]:
+    def memories(self) -> list[Memory]:
         """The stages that hold the state, by layer."""
-        return [
-            stage for stage in (self.signals[name] for name in self.facts.states) if isinstance(stage, Latch)
-        ]
+        found = (self.signals[name] for name in self.facts.states)
+        return [stage for stage in found if isinstance(stage, Memory)]
+
+    @property
+    def deciders(self) -> list[Decider]:
+        """The stages that move the state, by layer."""
+        found = (self.signals[memory.decider] for memory in self.memories)
+        return [stage for stage in found if isinstance(stage, Decider)]
+
+    @cached_property
+    def clocks(self) -> dict[str, BankClock]:
+        """Clocks by name, one a clocked layer, in the layers' order; none if no layer is clocked."""
+        taken = (stage.clock for stage in self.stages if isinstance(stage, WindowComparator | LatchBank))
+        names = list(dict.fromkeys(taken))
+        return {
+            name: BankClock.for_layer(self.facts.frame_period, layer, len(names))
+            for layer, name in enumerate(names)
+        }
 
     def devices(self) -> dict[str, DeviceArray]:
         """Every transistor, as `{stage}.{part}`; the one list that mismatch, area and count are made from."""
@@ -217,24 +238,34 @@ class _MirrorEntry(_SignalEntry):
 class _LatchEntry(_SignalEntry):
     candidate: str
     capacitance: Annotated[float, Field(ge=0)]
+    holds: Literal["bit", "sign"] = "bit"
     read: bool
 
 
-_KINDS: dict[str, tuple[type[Input] | type[Mirror] | type[Latch], type[_SignalEntry]]] = {
+class _ComparatorEntry(_SignalEntry):
+    positive: str
+    negative: str
+    threshold_signal: str | None
+    clock: str
+
+
+class _LatchBankEntry(_SignalEntry):
+    comparator: str
+    holds: Literal["count", "sign", "bit"]
+    levels: int
+    clock: str
+    read: bool
+
+
+_KINDS: dict[str, tuple[type[Stage], type[_SignalEntry]]] = {
     Input.kind: (Input, _SignalEntry),
     Mirror.kind: (Mirror, _MirrorEntry),
     Latch.kind: (Latch, _LatchEntry),
+    WindowComparator.kind: (WindowComparator, _ComparatorEntry),
+    LatchBank.kind: (LatchBank, _LatchBankEntry),
 }
-_BITS = ("copied", "initial_state")
-_NOT_NEGATIVE = ("i_threshold", "i_width", "i_gain")
-
-
-def _taken(stage: Stage) -> Iterator[tuple[str, tuple[int, ...]]]:
-    if isinstance(stage, Mirror):
-        for term in stage.terms:
-            yield term.source, term.units.shape
-    elif isinstance(stage, Latch):
-        yield stage.candidate, (stage.size, len(stage.i_threshold))
+_WHOLE = ("copied", "initial_state")
+_NOT_NEGATIVE = ("i_threshold", "i_width", "i_gain", "i_alpha")
 
 
 def _dump_stage(stage: Stage, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -275,14 +306,18 @@ def _load_stage(content: Any, arrays: Mapping[str, NDArray[Any]], where: str) ->
             raise ConfigError(f"{where}: {name}: units and trained weights must have one shape")
     for field_name in (each.name for each in fields(cls)):
         if field_name not in entry:
-            whole = "i" if field_name in _BITS else "f"
+            whole = "i" if field_name in _WHOLE else "f"
             array = _array(arrays, f"{name}.{field_name}", (size,), whole, where)
-            if field_name in _BITS and not np.isin(array, (0, 1)).all():
+            bits = field_name == "copied" or (cls is Latch and field_name == "initial_state")
+            if bits and not np.isin(array, (0, 1)).all():
                 raise ConfigError(f"{where}: {name}.{field_name}: must be 0 or 1")
             if field_name in _NOT_NEGATIVE and (array < 0).any():
                 raise ConfigError(f"{where}: {name}.{field_name}: must be >= 0")
             entry[field_name] = array
-    return cls(**entry)
+    try:
+        return cls(**entry)
+    except MappingError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _array(

@@ -19,19 +19,22 @@ from cmru_hw.primitives.device import Array
 class Result:
     """B inputs of T frames through a design; behavioural results have a leading axis where chips were given.
 
-    logits [B, T, C] in model units and decision [B]; by layer, states [B, T, N] (bits at the end of each
-    frame) and candidates [B, T, N] (A, at the candidate's diode); supply_power [B] in W averaged over the
-    valid frames, breakdown {"block/primitive": [B]} in W. Frames past an input's length hold NaN (-1 in
-    states). `waveforms` (ngspice only): {"time" [P] in s, "logits" [B, P, C], "candidate_l" [B, P, N] in A,
-    "v0_l" [B, P, N] in V}. `rungs` [B]: the rung of the retry ladder that each run needed (ngspice only).
+    logits [B, T, C] in model units and decision [B]; by layer, states [B, T, N] (at the end of each frame)
+    and candidates [B, T, N] (A, at the candidate's diode; P - M of a pair), and thresholds [B, T, N] (A) of
+    those layers whose threshold follows the input; supply_power [B] in W averaged over the valid frames,
+    breakdown {"block/primitive": [B]} in W. Frames past an input's length hold NaN, and in whole states one
+    less than the lowest (-1 for bits). `waveforms` (ngspice only): {"time" [P] in s, "logits" [B, P, C],
+    "candidate_l" [B, P, N] in A, "stored_l" [B, P, M]: the M voltages (V) that hold a layer's state}.
+    `rungs` [B]: the rung of the retry ladder that each run needed (ngspice only).
     """
 
     logits: Array
     decision: NDArray[np.int64]
-    states: list[NDArray[np.int8]]
+    states: list[NDArray[Any]]
     candidates: list[Array]
     supply_power: Array
     breakdown: dict[str, Array]
+    thresholds: dict[int, Array] = field(default_factory=dict)
     waveforms: dict[str, Array] = field(default_factory=dict)
     rungs: NDArray[np.int64] | None = None
 
@@ -45,6 +48,7 @@ class Result:
         for layer, (states, candidates) in enumerate(zip(self.states, self.candidates, strict=True)):
             arrays[f"state_{layer}"] = states
             arrays[f"candidate_{layer}"] = candidates
+        arrays |= {f"threshold_{layer}": amperes for layer, amperes in self.thresholds.items()}
         arrays |= {f"power.{key}": value for key, value in self.breakdown.items()}
         arrays |= {f"waveform.{key}": value.astype(np.float32) for key, value in self.waveforms.items()}
         if self.rungs is not None:

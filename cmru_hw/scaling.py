@@ -1,17 +1,26 @@
-"""Free factors of an FQ-BMRU network: the same function, with weights that round better to whole units.
+"""Free factors of a network: the same function, with weights that round better to whole units.
 
-ReLU, latch and mirror are positively homogeneous, so each of these factors f > 0 leaves every decision as
-it was, and is absorbed by currents that need not be whole: model dimension j (r_j), candidate row i with
-its bias and thresholds (s_i), latch gain i against its output column (t_i), and all logits together (g).
+ReLU, comparator and mirror are positively homogeneous, so each of these factors f > 0 leaves every decision
+as it was, and is absorbed by currents that need not be whole: model dimension j (r_j), candidate row i with
+its bias and thresholds (s_i), gain i against its output column (t_i), and all logits together (g). The
+alphaCMRU has no gain, and rails that all its states share, so no t_i.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cmru_hw.primitives.device import Array
 
+if TYPE_CHECKING:
+    from cmru_hw.nn.network_config import NetworkConfig
+
 Weights = dict[str, Array]
+RECURRENT_UNITS = ("fq_bmru", "bmru", "cmru", "alpha_cmru")
+CANDIDATE_CURRENTS = ("candidate.bias", "threshold_low", "width", "threshold", "threshold.bias")
+"""What is compared with a row of W_c x; a threshold that depends on the input has a row of its own."""
 FACTORS = 2.0 ** np.linspace(-0.5, 0.5, 97)
 SWEEPS = 3
 
@@ -21,11 +30,17 @@ def unit_counts(weights: Array, units: int) -> Array:
     return np.rint(weights * units)
 
 
+def has_free_factors(config: NetworkConfig) -> bool:
+    """Whether `rescale` leaves such a network the same function: its units, and nothing but them."""
+    return config.unit in RECURRENT_UNITS and config.norm == "none" and not config.glu
+
+
 def rescale(weights: Weights, layers: int, units: int, largest_ratio: float) -> tuple[Weights, float]:
     """An equivalent network whose matrices lose less when rounded to `1/units`, and the logit factor g.
 
-    `weights` has the state-dict names. A factor stays 1 where rounding loses nothing already, so a network
-    trained on the grid comes back as it is. No factor pushes a weight beyond `largest_ratio`.
+    `weights` has the state-dict names of one of `RECURRENT_UNITS`. A factor stays 1 where rounding loses
+    nothing already, so a network trained on the grid comes back as it is. No factor pushes a weight beyond
+    `largest_ratio`.
     """
     scaled = {name: value.astype(float).copy() for name, value in weights.items()}
     logit_factor = 1.0
@@ -42,30 +57,38 @@ def rescale(weights: Weights, layers: int, units: int, largest_ratio: float) -> 
     def times(name: str, index: tuple[int | slice, ...], factor: float) -> None:
         scaled[name][index] *= factor
 
+    def matrices(layer: int, *parts: str) -> list[str]:
+        names = [f"layers.{layer}.unit.{part}" for part in parts]
+        return [name for name in names if f"{name}.weight" in scaled]
+
     every = slice(None)
+    compared = [matrices(layer, "candidate", "threshold") for layer in range(layers)]
+    fed = [name for layer in range(layers) for name in matrices(layer, "candidate", "threshold", "amplitude")]
     for _ in range(SWEEPS):
         for j in range(len(scaled["projection.bias"])):
             into = [scaled["projection.weight"][j]]
-            outof = [scaled["readout.weight"][:, j]]
+            outof = [scaled[f"{name}.weight"][:, j] for name in ("readout", *fed)]
             for layer in range(layers):
                 into.append(scaled[f"layers.{layer}.output.weight"][j])
-                outof.append(scaled[f"layers.{layer}.unit.candidate.weight"][:, j])
             r = best(into, outof)
             for name in ("projection", *(f"layers.{layer}.output" for layer in range(layers))):
                 times(f"{name}.weight", (j, every), r)
                 times(f"{name}.bias", (j,), r)
-            for name in ("readout", *(f"layers.{layer}.unit.candidate" for layer in range(layers))):
+            for name in ("readout", *fed):
                 times(f"{name}.weight", (every, j), 1 / r)
         for layer in range(layers):
             unit = f"layers.{layer}.unit"
-            for i in range(len(scaled[f"{unit}.gain"])):
-                s = best([scaled[f"{unit}.candidate.weight"][i]], [])
-                times(f"{unit}.candidate.weight", (i, every), s)
-                for name in ("candidate.bias", "threshold_low", "width"):
-                    times(f"{unit}.{name}", (i,), s)
-                t = best([scaled[f"layers.{layer}.output.weight"][:, i]], [])
-                times(f"layers.{layer}.output.weight", (every, i), t)
-                times(f"{unit}.gain", (i,), 1 / t)
+            currents = [f"{unit}.{name}" for name in CANDIDATE_CURRENTS if f"{unit}.{name}" in scaled]
+            for i in range(len(scaled[f"{unit}.candidate.bias"])):
+                s = best([scaled[f"{name}.weight"][i] for name in compared[layer]], [])
+                for name in compared[layer]:
+                    times(f"{name}.weight", (i, every), s)
+                for name in currents:
+                    times(name, (i,), s)
+                if f"{unit}.gain" in scaled:
+                    t = best([scaled[f"layers.{layer}.output.weight"][:, i]], [])
+                    times(f"layers.{layer}.output.weight", (every, i), t)
+                    times(f"{unit}.gain", (i,), 1 / t)
         g = best([scaled["readout.weight"].ravel()], [])
         scaled["readout.weight"] *= g
         scaled["readout.bias"] *= g

@@ -28,7 +28,7 @@ class Outcome(Protocol):
     @property
     def decision(self) -> NDArray[np.int64]: ...
     @property
-    def states(self) -> list[NDArray[np.int8]]: ...
+    def states(self) -> list[NDArray[Any]]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Trained:
 
     logits: Array
     decision: NDArray[np.int64]
-    states: list[NDArray[np.int8]]
+    states: list[NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Agreement:
         return asdict(self)
 
 
-def run_trained(network: Network, stimulus: Stimulus) -> Trained:
+def run_trained(network: Network, design: Design, stimulus: Stimulus) -> Trained:
     """The trained network on the inputs, in float32 as it was trained."""
     import torch
 
@@ -89,38 +89,41 @@ def run_trained(network: Network, stimulus: Stimulus) -> Trained:
     return Trained(
         logits=np.where(past, np.nan, trace["logits"].double().numpy()),
         decision=scores.argmax(1).numpy(),
-        states=[np.where(past, -1, states.numpy()).astype(np.int8) for states in trace["states"]],
+        states=[
+            np.where(past, memory.absent, states.double().numpy()).astype(memory.dtype)
+            for memory, states in zip(design.memories, trace["states"], strict=True)
+        ],
     )
 
 
 def agreement(design: Design, reference: Outcome, circuit: Result) -> Agreement:
     """Compare a circuit model (behavioural or SPICE) with a reference over the same inputs."""
-    thresholds = BehavioralModel(design).thresholds()
     disagreements: list[Disagreement] = []
     equal = samples = 0
-    upstream = np.zeros(circuit.states[0].shape[:2], dtype=bool)
-    for layer, (expected, found) in enumerate(zip(reference.states, circuit.states, strict=True)):
-        valid = found >= 0
+    valid = np.isfinite(circuit.logits[..., :1])
+    upstream = np.zeros(valid.shape[:2], dtype=bool)
+    for layer, memory in enumerate(design.memories):
+        expected, found = reference.states[layer], circuit.states[layer]
         differs = (expected != found) & valid
         equal += int((valid & ~differs).sum())
-        samples += int(valid.sum())
-        up, down = thresholds[layer]
+        samples += int(np.broadcast_to(valid, found.shape).sum())
         candidate = circuit.candidates[layer]
-        initial = np.broadcast_to(design.latches[layer].initial_state, found[:, :1].shape)
-        before = np.concatenate([initial, found[:, :-1]], axis=1)
-        settled = np.where(candidate >= up, 1, np.where(candidate < down, 0, before))
-        held = np.zeros_like(differs)
-        held[:, 1:] = differs[:, :-1] & (found[:, 1:] == found[:, :-1])
-        within = (candidate >= down) & (candidate < up)
-        inherited = (held & within) | upstream[..., None]
+        up, down = _thresholds(design, layer, circuit)
+        decision = np.where(candidate >= up, 1, np.where(candidate < down, -1, 0))
+        start = np.broadcast_to(memory.start(), found[:, :1].shape)
+        settled = memory.step(np.concatenate([start, found[:, :-1]], axis=1), decision)
+        error = found.astype(float) - expected
+        before = np.concatenate([np.zeros_like(error[:, :1]), error[:, :-1]], axis=1)
+        kept = (error * before > 0) & (np.abs(error) <= np.abs(before)) & (settled == found)
+        inherited = (kept & ((decision == 0) | memory.counts)) | upstream[..., None]
+        distance = np.minimum(np.abs(candidate - up), np.abs(candidate - down))
         for b, t, i in np.argwhere(differs):
             kind: Kind = "dynamic"
             if inherited[b, t, i]:
                 kind = "inherited"
             elif settled[b, t, i] == found[b, t, i]:
                 kind = "static"
-            margin = min(abs(candidate[b, t, i] - up[i]), abs(candidate[b, t, i] - down[i]))
-            disagreements.append(Disagreement(int(b), int(t), layer, int(i), kind, float(margin)))
+            disagreements.append(Disagreement(int(b), int(t), layer, int(i), kind, float(distance[b, t, i])))
         upstream |= differs.any(-1)
     kinds: dict[Kind, int] = {"static": 0, "dynamic": 0, "inherited": 0}
     for disagreement in disagreements:
@@ -139,6 +142,13 @@ def agreement(design: Design, reference: Outcome, circuit: Result) -> Agreement:
         kinds=kinds,
         disagreements=disagreements,
     )
+
+
+def _thresholds(design: Design, layer: int, circuit: Result) -> tuple[Array, Array]:
+    """Upper and lower threshold (A), of the circuit's own rows where they follow the input."""
+    if layer in circuit.thresholds:
+        return circuit.thresholds[layer], -circuit.thresholds[layer]
+    return BehavioralModel(design).thresholds(layer)
 
 
 def select(outcome: Outcome, inputs: list[int]) -> Trained:

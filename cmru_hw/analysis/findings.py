@@ -39,7 +39,7 @@ class Findings:
     agreements: dict[str, Agreement]
     accuracies: Array
     robustness: Robustness
-    hysteresis: Hysteresis
+    hysteresis: Hysteresis | None  # of the first 9T latch, where there is one
 
     def metrics(self) -> dict[str, Any]:
         """`metrics.json`."""

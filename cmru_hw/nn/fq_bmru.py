@@ -75,6 +75,9 @@ class FQBMRUCell(Annealed, ThresholdCell):
         to_low = (c - self.threshold_low).abs()
         return torch.minimum(to_low, (c - self.threshold_low - self.width).abs())
 
+    def holdable(self, s: Tensor) -> Tensor:
+        return (s >= 0.5).to(s.dtype)
+
     @torch.no_grad()
     def project_(self) -> None:
         for parameter in (self.threshold_low, self.width, self.gain):

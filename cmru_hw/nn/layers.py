@@ -172,9 +172,9 @@ class CMRU(RecurrentLayer):
 
 
 class AlphaCMRU(RecurrentLayer):
-    """h' = h + z a sign(c), a = |W_a x + b_a|; see `AlphaCMRUCell`.
+    """h' = h + z a sign(c), or clip(h + z a sign(c), -rails, rails); a = |W_a x + b_a|; see `AlphaCMRUCell`.
 
-    Option: `input_dependent_threshold=False`.
+    Options: `rails=None`, `input_dependent_threshold=False`.
 
     >>> import torch
     >>> output, h_n = AlphaCMRU(3, 4)(torch.zeros(10, 3))

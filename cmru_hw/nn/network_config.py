@@ -14,6 +14,7 @@ Size = Annotated[int, Field(ge=1, le=2**20)]
 
 UNITS_WITH_OPTION: dict[str, tuple[UnitName, ...]] = {
     "levels": ("cmru",),
+    "rails": ("alpha_cmru",),
     "input_dependent_threshold": ("bmru", "cmru", "alpha_cmru"),
     "epsilon": ("fq_bmru", "bmru"),
 }
@@ -22,8 +23,9 @@ UNITS_WITH_OPTION: dict[str, tuple[UnitName, ...]] = {
 class NetworkConfig(Strict):
     """What `network.yaml` says: sizes I, H, N, L, C, the unit and its options.
 
-    `levels` (cmru only) is the saturation K; `epsilon` (fq_bmru, bmru) is 0 for the unit itself and
-    rises to 1 only while training anneals it; the CMRU has none, being the BMRU at epsilon = 1.
+    `levels` (cmru only) is the saturation K; `rails` (alpha_cmru only) the magnitude, in model units, at
+    which the state stops; `epsilon` (fq_bmru, bmru) is 0 for the unit itself and rises to 1 only while
+    training anneals it; the CMRU has none, being the BMRU at epsilon = 1.
     `norm`, `glu` and `dropout` are for learning studies: such a network cannot be mapped to hardware.
     """
 
@@ -36,6 +38,7 @@ class NetworkConfig(Strict):
     skip: bool = True
     pool: Pool = "mean"
     levels: Size | None = None
+    rails: Annotated[float, Field(gt=0)] | None = None
     input_dependent_threshold: bool = False
     epsilon: Annotated[float, Field(ge=0, le=1)] = 0.0
     norm: Literal["none", "layer"] = "none"

@@ -1,4 +1,4 @@
-"""The saturating counter s_t = clip(s_{t-1} + b_t, -limit, limit): what a bank of latches does."""
+"""The saturating sum s_t = clip(s_{t-1} + b_t, -limit, limit): what a bank of latches or a capacitor does."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ class ThresholdCell(Cell):
     """A unit driven by a candidate c = W_c x + b_c. Base class.
 
     `candidate(x)` gives c [B, T, N]; `update(c, x, s0)` the states [B, T, N] that follow from it;
-    `margin(c, x)` how far each c is from the nearest threshold. `candidate_noise` is the standard
-    deviation, in model units, of the white Gaussian noise that training mode adds to every c.
+    `margin(c, x)` how far each c is from the nearest threshold; `holdable(s)` the nearest state that
+    hardware can be reset to. `candidate_noise` is the standard deviation, in model units, of the white
+    Gaussian noise that training mode adds to every c.
     """
 
     candidate: nn.Linear
@@ -38,6 +39,10 @@ class ThresholdCell(Cell):
     @abstractmethod
     def margin(self, c: Tensor, x: Tensor | None = None) -> Tensor:
         """|c - nearest threshold|, like c; a threshold that depends on the input needs x."""
+
+    @abstractmethod
+    def holdable(self, s: Tensor) -> Tensor:
+        """The nearest state that the unit can hold, elementwise; the shape of s."""
 
     def disturbed(self, c: Tensor) -> Tensor:
         """c with the candidate noise of training mode."""

@@ -99,6 +99,9 @@ class BMRUCell(Annealed, SignedCell):
     def read(self, s: Tensor, x: Tensor) -> Tensor:
         return self.gain * s
 
+    def holdable(self, s: Tensor) -> Tensor:
+        return 2 * (s >= 0).to(s.dtype) - 1
+
 
 class CMRUCell(SignedCell):
     """s' = s + z sign(c), or clip(s + z sign(c), -levels, levels); h = gain s. A counter of events.
@@ -140,18 +143,25 @@ class CMRUCell(SignedCell):
     def read(self, s: Tensor, x: Tensor) -> Tensor:
         return self.gain * s
 
+    def holdable(self, s: Tensor) -> Tensor:
+        whole = s.round()
+        return whole if self.levels is None else whole.clamp(-self.levels, self.levels)
+
 
 class AlphaCMRUCell(SignedCell):
-    """h' = h + z a sign(c), a = |W_a x + b_a|: the input sets the size of each update.
+    """h' = h + z a sign(c), or clip(h + z a sign(c), -rails, rails); a = |W_a x + b_a|.
 
     Our reading of the "relaxed variant" of Brandoit et al., arXiv 2605.11855, whose abstract gives no
-    equation: the state is not quantised, and the amplitude takes the place of the gain.
+    equation: the input sets the size a of each update, the state is not quantised, and the amplitude takes
+    the place of the gain. `rails` is ours: a charge on a capacitor stops there. `packet_asymmetry` is the
+    standard deviation of d, drawn for each unit in each pass of training mode: updates upwards are then
+    (1 + d/2) a, downwards (1 - d/2) a, as where two currents of unequal transistors make them.
     Adds amplitude.weight [N, I] and amplitude.bias [N], the bias starting at 1, to `SignedCell`.
 
     >>> import torch
-    >>> h, s = AlphaCMRUCell(3, 4)(torch.zeros(2, 5, 3))
-    >>> torch.equal(h[:, -1], s)
-    True
+    >>> h, s = AlphaCMRUCell(3, 4, rails=1.5)(100 * torch.randn(2, 9, 3))
+    >>> torch.equal(h[:, -1], s), s.abs().max().item() <= 1.5
+    (True, True)
     """
 
     def __init__(
@@ -162,15 +172,34 @@ class AlphaCMRUCell(SignedCell):
         device: Device = None,
         dtype: torch.dtype | None = None,
         *,
+        rails: float | None = None,
         input_dependent_threshold: bool = False,
     ) -> None:
         super().__init__(
             input_size, hidden_size, bias, device, dtype, input_dependent_threshold=input_dependent_threshold
         )
+        if rails is not None and not 0 < rails < float("inf"):
+            raise ValueError(
+                f"rails must be positive and finite, or None for a state without end, got {rails}"
+            )
+        self.rails = rails
+        self.packet_asymmetry = 0.0
         self.amplitude = nn.Linear(input_size, hidden_size, device=device, dtype=dtype)
         nn.init.ones_(self.amplitude.bias)
 
     def update(self, c: Tensor, x: Tensor, s0: Tensor) -> Tensor:
         _, event = self.event(c, x)
-        jump = event * self.amplitude(x).abs()
+        jump = event * self.amplitude(x).abs() * self._packets(event)
+        if self.rails is not None:
+            return clipped_scan(jump, s0, self.rails)
         return s0.unsqueeze(1) + jump.cumsum(1)
+
+    def holdable(self, s: Tensor) -> Tensor:
+        return s if self.rails is None else s.clamp(-self.rails, self.rails)
+
+    def _packets(self, event: Tensor) -> Tensor | float:
+        """What training mode makes of the size of each event: 1 + d/2 upwards, 1 - d/2 downwards."""
+        if self.training and self.packet_asymmetry > 0:
+            d = self.packet_asymmetry * torch.randn(self.hidden_size, dtype=event.dtype, device=event.device)
+            return 1 + event.detach() * d / 2
+        return 1.0

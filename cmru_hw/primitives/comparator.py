@@ -17,16 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from cmru_hw.config import packaged
 from cmru_hw.errors import MappingError
+from cmru_hw.primitives.clock import BankClock, clock_net
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, strength
-from cmru_hw.primitives.mirror import (
+from cmru_hw.primitives.signal import (
+    Decider,
+    Frame,
     Signal,
     gate,
     over_batch,
@@ -40,10 +40,8 @@ from cmru_hw.technology import Geometry, Polarity, Technology
 if TYPE_CHECKING:
     from PySpice.Spice.Netlist import SubCircuit
 
-FILE = "window_comparator"
 SUBCIRCUIT = "current_comparator"
 HALVES = ("up", "down")
-PHASES = ("pe", "ph", "p1", "rst")
 _TRANSISTORS: dict[str, Polarity] = {
     "win": "p", "lose": "p", "threshold": "p", "pair_out": "n", "pair_rest": "n", "equaliser": "n",
 }  # fmt: skip
@@ -80,111 +78,8 @@ def comparator_geometry(technology: Technology) -> ComparatorGeometry:
     return GEOMETRY[technology.name]
 
 
-def clock_net(clock: str, phase: str) -> str:
-    """Net of a clock phase."""
-    return f"{clock}_{phase}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BankClock:
-    """The clock of one layer's comparators and banks. Times are fractions of the frame but for the edges.
-
-    From `offset` on and for `span`: `pe` equalises the comparators and decides as it falls; `ph` freezes the
-    parity; `p1`, enclosed by it, strobes. `rst` is high from power-up to `offset` of the first frame.
-
-    >>> BankClock.for_layer(10e-3, layer=1, layers=2).decides
-    0.610...
-    """
-
-    frame_period: float  # s, of the shortest frame
-    offset: float
-    span: float
-    fall: float = 60e-6  # s, of pe
-    edge: float = 1e-6  # s, of all others
-
-    PE_FALL: ClassVar[float] = 0.16  # of the span
-    PH_RISE: ClassVar[float] = 0.52
-    P1_RISE: ClassVar[float] = 0.60
-    P1_FALL: ClassVar[float] = 0.90
-    SETTLE: ClassVar[float] = 0.57  # of the span: time for the currents before a layer and after the last
-    PIECES: ClassVar[int] = 12
-    SHORTEST: ClassVar[float] = 0.6e-3  # s: the span at which the bank was counted in ngspice
-
-    def __post_init__(self) -> None:
-        if not 0 < self.offset < self.offset + self.span <= 1:
-            raise MappingError(
-                f"clock: offset and span must lie within the frame, got {self.offset:g} and {self.span:g}"
-            )
-        if self.span * self.frame_period < self.SHORTEST:
-            raise MappingError(
-                f"clock: a decision and a strobe take {self.SHORTEST:g} s, but a frame of "
-                f"{self.frame_period:g} s leaves {self.span * self.frame_period:.3g} s"
-            )
-
-    @classmethod
-    def for_layer(cls, frame_period: float, layer: int = 0, layers: int = 1) -> BankClock:
-        """Layers one after another in a frame, each decided when the one before has settled."""
-        if not 0 <= layer < layers:
-            raise MappingError(f"clock: layer must be within 0 and {layers - 1}, got {layer}")
-        decides = cls.P1_RISE - cls.PE_FALL
-        span = 1 / ((layers + 1) * cls.SETTLE + layers * decides)
-        start = cls.SETTLE + layer * (cls.SETTLE + decides) - cls.PE_FALL
-        return cls(frame_period=frame_period, offset=start * span, span=span)
-
-    @property
-    def decides(self) -> float:
-        """When `pe` begins to fall: what the comparator sees then counts."""
-        return self.offset + self.PE_FALL * self.span
-
-    @property
-    def strobes(self) -> float:
-        """When `p1` rises: the state moves."""
-        return self.offset + self.P1_RISE * self.span
-
-    @property
-    def equalised(self) -> float:
-        """Share of the frame in which pe shorts the comparators' pairs; it lets go halfway down."""
-        return self.PE_FALL * self.span + 0.5 * self.fall / self.frame_period
-
-    @property
-    def evaluation(self) -> float:
-        """Time (s) from the end of pe's fall to the strobe, in which the comparator regenerates."""
-        return (self.strobes - self.decides) * self.frame_period - self.fall
-
-    def waveform(self, phase: str, starts: Array, supply: float) -> Array:
-        """Points (s, V) of a phase over frames that begin at `starts` [T + 1], the last being the end.
-
-        The fall of pe and as long again twice over come in `PIECES` each, so that the simulator takes no step
-        across the regeneration: an implicit method with a step longer than a pair's time constant would hold
-        it at its metastable point. Raises MappingError if a frame is shorter than the clock's.
-        """
-        shortest = float(np.diff(starts).min())
-        if shortest < self.frame_period * (1 - 1e-9):
-            raise MappingError(
-                f"clock: made for frames of {self.frame_period:g} s or more, got one of {shortest:g} s"
-            )
-        if phase == "rst":
-            end = float(starts[0] + self.offset * (starts[1] - starts[0]))
-            return np.array([(0.0, supply), (end - self.edge, supply), (end, 0.0)])
-        rise, fall = {
-            "pe": (0.0, self.PE_FALL),
-            "ph": (self.PH_RISE, 1.0),
-            "p1": (self.P1_RISE, self.P1_FALL),
-        }[phase]
-        points = [(0.0, 0.0)]
-        for start, end in pairwise(starts):
-            up, down = (start + (self.offset + at * self.span) * (end - start) for at in (rise, fall))
-            points += [(up, 0.0), (up + self.edge, supply), (down, supply)]
-            if phase == "pe":
-                steps = np.arange(1, 3 * self.PIECES + 1) / self.PIECES
-                points += [(down + at * self.fall, supply * max(1.0 - at, 0.0)) for at in steps]
-            else:
-                points.append((down + self.edge, 0.0))
-        return np.array(points)
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
-class WindowComparator(Signal):
+class WindowComparator(Decider):
     """A row of comparators. As a `Signal` it is its threshold: the diode that carries beta.
 
     `positive` and `negative` name the rows P and M, whose pMOS gate nets it takes. `i_threshold` is beta in
@@ -192,6 +87,7 @@ class WindowComparator(Signal):
     """
 
     kind: ClassVar[str] = "comparator"
+    cell_file: ClassVar[str] = "window_comparator.sub"
     positive: str
     negative: str
     i_threshold: Array
@@ -210,6 +106,54 @@ class WindowComparator(Signal):
     def sources(self) -> list[str]:
         """Names of the rows it takes."""
         return [self.positive, self.negative, *([self.threshold_signal] if self.threshold_signal else [])]
+
+    def taken(self) -> list[tuple[str, int]]:
+        """The rows, each of its own size."""
+        return [(name, self.size) for name in self.sources()]
+
+    def start(self) -> Array:
+        """No decision yet."""
+        return np.zeros(self.size)
+
+    def initial_voltages(self, supply: float) -> dict[str, float]:
+        """No decision yet."""
+        return dict.fromkeys(self.decisions(), 0.0)
+
+    def clock_nets(self) -> list[str]:
+        """The phase it takes."""
+        return [clock_net(self.clock, "pe")]
+
+    @property
+    def threshold_row(self) -> str | None:
+        return self.threshold_signal
+
+    def candidate_rows(self) -> list[str]:
+        """P, M and, where it is a signal, beta."""
+        return self.sources()
+
+    def candidates(self, values: Mapping[str, Array]) -> Array:
+        """c = P - M."""
+        return values[self.positive] - values[self.negative]
+
+    def thresholds(self, currents: Mapping[str, Array], values: Mapping[str, Array]) -> tuple[Array, Array]:
+        """+beta and -beta at the diodes of P and M."""
+        beta = values[self.threshold_signal] if self.threshold_signal else 1.0
+        up, down = (beta * currents["threshold"][..., k] / currents["win"][..., k] for k in range(2))
+        return up, -down
+
+    def advance(self, frame: Frame, currents: Mapping[str, Array]) -> None:
+        """The decisions of this frame."""
+        technology, clock = frame.technology, frame.clocks[self.clock]
+        rows = frame.values[self.positive], frame.values[self.negative]
+        beta = frame.values[self.threshold_signal] if self.threshold_signal else None
+        decision = self.step(*rows, currents, beta)
+        win, lose, threshold = (over_batch(currents[key][..., 0]) for key in ("win", "lose", "threshold"))
+        frame.states[self.name] = decision
+        frame.values[self.name] = self.i_threshold
+        frame.drawn[self.name] = self.supply_current(
+            frame.before[self.name], decision, win * rows[0], lose * rows[1],
+            threshold * (1.0 if beta is None else beta), clock, technology.supply, technology,
+        )  # fmt: skip
 
     def devices(self, technology: Technology) -> dict[str, DeviceArray]:
         """Every transistor by part, [size, 2 halves], and the diode that carries the threshold."""
@@ -373,8 +317,3 @@ class WindowComparator(Signal):
             )
             for j in range(self.size)
         )
-
-
-def subcircuit_file() -> Path:
-    """The text of the cell."""
-    return packaged("circuits", f"{FILE}.sub")

@@ -16,16 +16,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import brentq
 
-from cmru_hw.config import packaged
 from cmru_hw.errors import ConfigError
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
-from cmru_hw.primitives.mirror import (
+from cmru_hw.primitives.signal import (
+    Decider,
+    Frame,
+    Memory,
     Signal,
     gate,
     over_batch,
@@ -140,21 +142,74 @@ def calibration(technology: Technology) -> LatchCalibration:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Latch(Signal):
-    """A row of latches. Programmed currents in A, [size]; `initial_state` 0/1; `capacitance` on v0 in F."""
+class Latch(Memory, Decider):
+    """A row of latches. Programmed currents in A, [size]; `initial_state` 0/1; `capacitance` on v0 in F.
+
+    The state is the `bit`, 0 or 1, or a `sign`, -1 or 1.
+    """
 
     kind: ClassVar[str] = "latch"
+    cell_file: ClassVar[str] = "latch_9t.sub"
     candidate: str
     i_threshold: Array
     i_width: Array
     i_gain: Array
     initial_state: Units
     capacitance: float
+    holds: Literal["bit", "sign"] = "bit"
     read: bool = False
 
     @property
     def measured(self) -> bool:
         return self.read
+
+    @property
+    def lowest(self) -> float:
+        return 0.0 if self.holds == "bit" else -1.0
+
+    @property
+    def counts(self) -> bool:
+        return False
+
+    @property
+    def threshold_row(self) -> None:
+        return None
+
+    @property
+    def decider(self) -> str:
+        return self.name
+
+    def taken(self) -> list[tuple[str, int]]:
+        """The candidates."""
+        return [(self.candidate, self.size)]
+
+    def start(self) -> Array:
+        """The initial states."""
+        return np.where(self.initial_state > 0, 1.0, self.lowest)
+
+    def initial_voltages(self, supply: float) -> dict[str, float]:
+        """v0 at the rail of its initial bit."""
+        return {self.stored(j): supply * float(bit) for j, bit in enumerate(self.initial_state)}
+
+    def state_vectors(self) -> list[str]:
+        """v0 of every latch."""
+        return [f"v({self.stored(j)})" for j in range(self.size)]
+
+    def read_state(self, vectors: Array, supply: float) -> Array:
+        """The states."""
+        return np.where(vectors > supply / 2, 1.0, self.lowest)
+
+    def candidate_rows(self) -> list[str]:
+        """The candidates."""
+        return [self.candidate]
+
+    def candidates(self, values: Mapping[str, Array]) -> Array:
+        """The candidates, at their diodes."""
+        return values[self.candidate]
+
+    def thresholds(self, currents: Mapping[str, Array], values: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Upper and lower threshold at the candidate's diode."""
+        return currents["up"] / currents["candidate"], currents["down"] / currents["candidate"]
 
     def devices(self, technology: Technology) -> dict[str, DeviceArray]:
         """Every transistor by part: M1-M9 (M4 is `diode`) and the three reference diodes."""
@@ -202,11 +257,15 @@ class Latch(Signal):
         }
 
     @staticmethod
-    def step(bit: Array, candidate: Array, currents: Mapping[str, Array]) -> Array:
-        """The bits after a frame; candidate [..., size] in A at the candidate's diode."""
+    def decide(candidate: Array, currents: Mapping[str, Array]) -> Array:
+        """What a candidate, [..., size] in A at its diode, asks for: 1 set, -1 reset, 0 hold."""
         c = candidate * over_batch(currents["candidate"])
         up, down = (over_batch(currents[key]) for key in ("up", "down"))
-        return np.where(c >= up, 1.0, np.where(c < down, 0.0, bit))
+        return np.where(c >= up, 1.0, np.where(c < down, -1.0, 0.0))
+
+    def step(self, state: Array, decision: Array) -> Array:
+        """The states after a frame."""
+        return np.where(decision > 0, 1.0, np.where(decision < 0, self.lowest, state))
 
     @staticmethod
     def output(bit: Array, currents: Mapping[str, Array]) -> Array:
@@ -221,6 +280,15 @@ class Latch(Signal):
         i_threshold, i_width = (over_batch(currents[key]) for key in ("i_threshold", "i_width"))
         latch = np.minimum(c + i_width * bit, i_threshold) + i_width * bit
         return (latch + output * (1 + self.copied)).sum(-1)
+
+    def advance(self, frame: Frame, currents: Mapping[str, Array]) -> None:
+        """The states at the frame's end, when it has settled."""
+        candidate = frame.values[self.candidate]
+        state = self.step(frame.before[self.name], self.decide(candidate, currents))
+        bit = (state > 0).astype(np.float64)
+        output = self.output(bit, currents)
+        frame.states[self.name], frame.values[self.name] = state, output
+        frame.drawn[self.name] = self.supply_current(bit, candidate, output, currents)
 
     @property
     def bias_current(self) -> float:
@@ -272,8 +340,3 @@ class Latch(Signal):
             f"I_gain {self.i_gain[j]:.5g} A\n"
             for j in range(self.size)
         )
-
-
-def subcircuit_file() -> Path:
-    """The text of the cell."""
-    return packaged("circuits", f"{SUBCIRCUIT}.sub")

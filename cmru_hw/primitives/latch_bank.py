@@ -1,15 +1,16 @@
 """Bank of 2K clocked latches: a saturating up/down thermometer counter, the state of a CMRU.
 
-    s' = clip(s + up - down, -K, K),   s in -K .. K;        output = (s + K) I_alpha
-    single, the state of a BMRU:  s' = +1 if up, -1 if down, else s;        output = (s + 1) I_alpha
+    count:  s' = clip(s + up - down, -K, K),   s in -K .. K;        output = (s + K) I_alpha
+    sign, the state of a BMRU:     s' = +1 if up, -1 if down, else s;        output = (s + 1) I_alpha
+    bit, the state of an FQ-BMRU:  s' = +1 if up, 0 if down, else s;         output = s I_alpha
 
 Unit i of 2K is set while s + K >= i. A unit is two cross-coupled AOI21 gates: `up` sets it if the unit below
 is set, `down` resets it if the unit above is not. A parity latch lets only the odd or only the even units
 move in a step, so that a step cannot run on through the bank; neighbours drive gates only, and a held state
 is static: it neither leaks nor drifts. Each set unit lets one I_alpha flow into the output's pMOS diode. The
-offset K I_alpha folds into the next bias. A single latch needs no parity: the strobe p1 gates it directly,
-and its output step is 2 I_alpha.
-Clock: `BankClock`. 54 + 34K transistors with the comparator, or 27 for the single latch; references and the
+offset K I_alpha folds into the next bias. A sign or a bit is one latch and needs no parity: the strobe p1
+gates it directly; the output step of a sign is 2 I_alpha.
+Clock: `BankClock`. 54 + 34K transistors with the comparator, or 27 for one latch; references and the
 output diode not counted.
 Source: CMRU, arXiv 2605.11855, and BMRU, arXiv 2601.09495; saturation and circuit are ours.
 Circuit: `circuits/latch_bank.sub`.
@@ -19,17 +20,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from cmru_hw.config import packaged
 from cmru_hw.errors import MappingError
-from cmru_hw.primitives.comparator import BankClock as BankClock
-from cmru_hw.primitives.comparator import WindowComparator, clock_net
+from cmru_hw.primitives.clock import clock_net
+from cmru_hw.primitives.comparator import WindowComparator
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
-from cmru_hw.primitives.mirror import (
+from cmru_hw.primitives.signal import (
+    Frame,
+    Memory,
     Signal,
     gate,
     rail,
@@ -42,7 +43,6 @@ from cmru_hw.technology import Geometry, Polarity, Technology
 if TYPE_CHECKING:
     from PySpice.Spice.Netlist import SubCircuit
 
-FILE = "latch_bank"
 _LOGIC = {
     "set_reset": "nnnpppnnnppp",
     "bank_reset": "n",
@@ -101,16 +101,18 @@ def bank_geometry(technology: Technology) -> BankGeometry:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class LatchBank(Signal):
+class LatchBank(Memory):
     """A row of banks, moved by the `comparator` stage. `i_alpha` in A and `initial_state` in s, [size].
 
-    `levels` is K. `single`: one latch instead of two units, s = -1 or +1, at K = 1.
+    `holds` says what the state is, `levels` is K of a count and 1 else.
     """
 
     kind: ClassVar[str] = "latch_bank"
+    cell_file: ClassVar[str] = "latch_bank.sub"
+    has_logic: ClassVar[bool] = True
     comparator: str
-    levels: int
-    single: bool = False
+    holds: Literal["count", "sign", "bit"] = "count"
+    levels: int = 1
     i_alpha: Array
     initial_state: Units
     clock: str
@@ -120,14 +122,13 @@ class LatchBank(Signal):
         if self.levels < 1:
             raise MappingError(f"{self.name}: levels must be >= 1, got {self.levels}")
         if self.single and self.levels != 1:
-            raise MappingError(f"{self.name}: a single latch has levels = 1, got {self.levels}")
+            raise MappingError(f"{self.name}: a {self.holds} has levels = 1, got {self.levels}")
         if (wrong := ~(self.i_alpha > 0)).any():
             j = int(np.argmax(wrong))
             raise MappingError(f"{self.name}: unit {j}: I_alpha must be > 0, got {self.i_alpha[j]:g} A")
-        allowed = (-1, 1) if self.single else range(-self.levels, self.levels + 1)
-        if (wrong := ~np.isin(self.initial_state, allowed)).any():
+        if (wrong := ~np.isin(self.initial_state, self.states)).any():
             j = int(np.argmax(wrong))
-            rule = "-1 or 1" if self.single else f"within -{self.levels} and {self.levels}"
+            rule = f"one of {', '.join(f'{s:g}' for s in self.states)}"
             raise MappingError(
                 f"{self.name}: unit {j}: initial state must be {rule}, got {self.initial_state[j]}"
             )
@@ -137,19 +138,68 @@ class LatchBank(Signal):
         return self.read
 
     @property
+    def single(self) -> bool:
+        """Whether it is one latch."""
+        return self.holds != "count"
+
+    @property
+    def states(self) -> Array:
+        """Every state, by units set."""
+        if self.single:
+            return np.array([self.lowest, 1.0])
+        return np.arange(-self.levels, self.levels + 1.0)
+
+    @property
+    def lowest(self) -> float:
+        return 0.0 if self.holds == "bit" else float(-self.levels)
+
+    @property
+    def counts(self) -> bool:
+        return self.holds == "count"
+
+    @property
+    def decider(self) -> str:
+        return self.comparator
+
+    def taken(self) -> list[tuple[str, int]]:
+        """The comparators."""
+        return [(self.comparator, self.size)]
+
+    def start(self) -> Array:
+        """The initial states."""
+        return self.initial_state.astype(np.float64)
+
+    def initial_voltages(self, supply: float) -> dict[str, float]:
+        """Every unit at the rail of the initial state."""
+        starts = self.is_set(self.initial_state)
+        return {
+            net: supply * float(bit)
+            for j in range(self.size)
+            for net, bit in zip(self.stored(j), starts[j], strict=True)
+        }
+
+    def state_vectors(self) -> list[str]:
+        """q of every unit."""
+        return [f"v({net})" for j in range(self.size) for net in self.stored(j)]
+
+    def read_state(self, vectors: Array, supply: float) -> Array:
+        """The states."""
+        units = vectors.reshape(*vectors.shape[:-1], self.size, self.latches)
+        return self.state((units > supply / 2).astype(np.float64))
+
+    @property
     def latches(self) -> int:
         """Set-reset units of one bank."""
         return 1 if self.single else 2 * self.levels
 
     def is_set(self, state: Array | Units) -> Array:
         """Which units are set in a state: [..., size] to [..., size, latches]."""
-        count = (state + 1) / 2 if self.single else state + self.levels
-        return (np.asarray(count)[..., None] > np.arange(self.latches)).astype(np.float64)
+        count = np.searchsorted(self.states, state)
+        return (count[..., None] > np.arange(self.latches)).astype(np.float64)
 
     def state(self, units: Array) -> Array:
         """The state s that units 0 or 1 stand for: [..., size, latches] to [..., size]."""
-        count = units.sum(axis=-1)
-        return 2 * count - 1 if self.single else count - self.levels
+        return self.states[units.sum(axis=-1).astype(np.int64)]
 
     def _logic(self) -> dict[str, int]:
         """How many of each logic cell a bank has."""
@@ -176,7 +226,12 @@ class LatchBank(Signal):
         return parts
 
     def _step_units(self, technology: Technology) -> int:
-        return technology.latch_units * (2 if self.single else 1)
+        return technology.latch_units * int(self._step)
+
+    @property
+    def _step(self) -> float:
+        """Change of the state with one unit."""
+        return float(self.states[1] - self.states[0])
 
     def currents(
         self,
@@ -190,7 +245,7 @@ class LatchBank(Signal):
         An I_alpha mirror's V_DS is the switch's gate at the supply less its V_GS.
         """
         supply = technology.supply if supply is None else supply
-        each = self.i_alpha * (2 if self.single else 1)
+        each = self.i_alpha * self._step
         geometry, unit = bank_geometry(technology), technology.unit
         wider = (geometry.switch.w_um / geometry.switch.l_um) / (unit.w_um / unit.l_um)
         below_switch = supply - technology.gate_voltage("n", each / wider)
@@ -206,7 +261,7 @@ class LatchBank(Signal):
     def step(self, state: Array, decision: Array) -> Array:
         """The states after a frame; decision [..., size] in -1, 0, 1."""
         if self.single:
-            return np.where(decision > 0, 1.0, np.where(decision < 0, -1.0, state))
+            return np.where(decision > 0, 1.0, np.where(decision < 0, self.lowest, state))
         return np.clip(state + decision, -self.levels, self.levels)
 
     def output(self, state: Array, currents: Mapping[str, Array]) -> Array:
@@ -217,6 +272,17 @@ class LatchBank(Signal):
         extra = (1,) * (count.ndim + 1 - table.ndim)
         table = table.reshape(*extra, *table.shape)
         return np.take_along_axis(table, count[..., None], axis=-1)[..., 0]
+
+    def advance(self, frame: Frame, currents: Mapping[str, Array]) -> None:
+        """The states after the strobe."""
+        before, decision = frame.before[self.name], frame.states[self.comparator]
+        state = self.step(before, decision)
+        output = self.output(state, currents)
+        period = frame.clocks[self.clock].frame_period
+        frame.states[self.name], frame.values[self.name] = state, output
+        frame.drawn[self.name] = self.supply_current(
+            before, state, decision, output, period, frame.technology.supply, frame.technology
+        )
 
     def supply_current(
         self, before: Array, state: Array, decision: Array, output: Array, frame_period: float,
@@ -330,8 +396,3 @@ class LatchBank(Signal):
                 for k, part in ((1, "switch"), (2, "alpha")):
                     parameters[f"D{k}"] = repr(shift(shifts, f"{self.name}.{part}", (j, i)))
             cell.X(f"step_{j}_{i + 1}", "output_step", gate(self.name, j), q, net, **parameters)
-
-
-def subcircuit_file() -> Path:
-    """The text of the cells."""
-    return packaged("circuits", f"{FILE}.sub")

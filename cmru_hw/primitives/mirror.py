@@ -23,120 +23,21 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
+from cmru_hw.primitives.signal import (
+    Frame,
+    Signal,
+    copy_gate,
+    gate,
+    over_batch,
+    rail,
+    reference_current,
+    shift,
+    transistor,
+)
 from cmru_hw.technology import Polarity, Technology
 
 if TYPE_CHECKING:
     from PySpice.Spice.Netlist import SubCircuit
-
-
-def gate(source: str, index: int) -> str:
-    """Net that carries element `index` of a signal, at the polarity of its diode."""
-    return f"{source}_{index}"
-
-
-def copy_gate(source: str, index: int) -> str:
-    """Net of the same signal at the other polarity."""
-    return f"{source}_{index}_copy"
-
-
-def source_net(name: str, index: int) -> str:
-    """Source terminal of a measured diode; an ammeter ties it to its supply."""
-    return f"{name}_{index}_source"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Signal:
-    """What can be mirrored: `size` currents, each in a diode of `diode_units` transistors of `polarity`."""
-
-    name: str
-    polarity: Polarity
-    diode_units: int
-    copied: Units  # 1 where a copy of the other polarity is needed, else 0; shape [size]
-
-    @property
-    def size(self) -> int:
-        return len(self.copied)
-
-    @property
-    def other(self) -> Polarity:
-        return "n" if self.polarity == "p" else "p"
-
-    def signal_devices(self, technology: Technology) -> dict[str, DeviceArray]:
-        """The diode and, where needed, the copying transistor and its diode."""
-        diode = np.full(self.size, self.diode_units, dtype=np.int64)
-        copy = diode * self.copied
-        return {
-            "diode": DeviceArray(self.polarity, diode, technology.unit),
-            "copy": DeviceArray(self.polarity, copy, technology.unit),
-            "copy_diode": DeviceArray(self.other, copy, technology.unit),
-        }
-
-    def gain_per_unit(self, polarity: Polarity, shifts: Shifts, technology: Technology) -> Array:
-        """Current of one nominal unit transistor of `polarity`, relative to the signal; [..., size]."""
-        gain = np.asarray(
-            1.0 / (self.diode_units * self._strength("diode", self.polarity, shifts, technology))
-        )
-        if polarity != self.polarity:
-            gain = gain * self._strength("copy", self.polarity, shifts, technology)
-            gain = gain / self._strength("copy_diode", self.other, shifts, technology)
-        return gain
-
-    def drives(self, value: Array, supply: float, technology: Technology) -> dict[Polarity, Array]:
-        """Currents (A) that transistors on this signal's gates would carry at zero V_DS, by polarity.
-
-        A mirror's current is I_diode (1 + lambda (V_DS - V_GS)), lambda the output conductance; this is the
-        part that the source decides. The copy's own V_DS is the supply less its diode's gate voltage.
-        """
-
-        def part(polarity: Polarity, current: Array) -> tuple[Array, Array]:
-            volts = technology.gate_voltage(polarity, current / self.diode_units)
-            return volts, current * (1 - technology.output_conductance.of(polarity) * volts)
-
-        _, native = part(self.polarity, value)
-        if not self.copied.any():
-            return {self.polarity: native}
-        volts, _ = part(self.other, value)
-        copy = native * (1 + technology.output_conductance.of(self.polarity) * (supply - volts))
-        return {self.polarity: native, self.other: part(self.other, copy)[1]}
-
-    def _strength(self, part: str, polarity: Polarity, shifts: Shifts, technology: Technology) -> Array:
-        ones = np.ones(self.size)
-        return ones * strength(shifts[f"{self.name}.{part}"], polarity, technology) if shifts else ones
-
-    def draw_signal(
-        self, cell: SubCircuit, shifts: Shifts, technology: Technology, diode: bool = True
-    ) -> None:
-        """Add the diode (unless the cell has its own) and the copies to a SPICE cell."""
-        for j in range(self.size):
-            if diode:
-                at = source_net(self.name, j) if self.measured else rail(self.polarity)
-                transistor(
-                    cell, f"diode_{j}", self.polarity, gate(self.name, j), gate(self.name, j), at,
-                    self.diode_units, shift(shifts, f"{self.name}.diode", j), technology,
-                )  # fmt: skip
-            if self.copied[j]:
-                transistor(
-                    cell, f"copy_{j}", self.polarity, copy_gate(self.name, j), gate(self.name, j),
-                    rail(self.polarity), self.diode_units, shift(shifts, f"{self.name}.copy", j), technology,
-                )  # fmt: skip
-                transistor(
-                    cell, f"copy_diode_{j}", self.other, copy_gate(self.name, j), copy_gate(self.name, j),
-                    rail(self.other), self.diode_units, shift(shifts, f"{self.name}.copy_diode", j),
-                    technology,
-                )  # fmt: skip
-
-    @property
-    def measured(self) -> bool:
-        """Whether the diode's current is read, through an ammeter at its source terminal."""
-        return False
-
-    def ports(self) -> list[str]:
-        """Nets this signal offers to others, and its ammeters."""
-        nets = [gate(self.name, j) for j in range(self.size)]
-        nets += [copy_gate(self.name, j) for j in range(self.size) if self.copied[j]]
-        if self.measured:
-            nets += [source_net(self.name, j) for j in range(self.size)]
-        return nets
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -157,6 +58,10 @@ class Input(Signal):
     def bias_current(self) -> float:
         """Current of the reference branches (A)."""
         return 0.0
+
+    def advance(self, frame: Frame, currents: None) -> None:
+        """Its value is given."""
+        frame.drawn[self.name] = self.supply_current(frame.values[self.name])
 
     def subcircuit(self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology) -> SubCircuit:
         """The input diodes as a SPICE cell."""
@@ -189,6 +94,10 @@ class Mirror(Signal):
     @property
     def measured(self) -> bool:
         return self.read
+
+    def taken(self) -> list[tuple[str, int]]:
+        """Sources and the size that each must have."""
+        return [(term.source, term.units.shape[1]) for term in self.terms]
 
     def transistor_polarity(self, positive: bool) -> Polarity:
         """Polarity of the transistor that makes a positive (negative) contribution at this node."""
@@ -278,6 +187,13 @@ class Mirror(Signal):
         """Current from the supply (A). Kirchhoff: a node takes from it just its positive contributions."""
         return positive.sum(-1) + (value * self.copied).sum(-1)
 
+    def advance(self, frame: Frame, currents: Mapping[tuple[str, bool], Array]) -> None:
+        """The sums of this frame."""
+        technology = frame.technology
+        value, positive = self.step(frame.drives, currents, technology.supply, technology)
+        frame.values[self.name] = value
+        frame.drawn[self.name] = self.supply_current(value, positive)
+
     @property
     def bias_current(self) -> float:
         """Current of the reference branches (A)."""
@@ -337,38 +253,3 @@ class Mirror(Signal):
 
 
 _SIGN = {True: "positive", False: "negative"}
-
-
-def rail(polarity: Polarity, bias: bool = False) -> str:
-    """Supply net at the source terminal of a transistor; reference branches have one of their own."""
-    if polarity == "n":
-        return "0"
-    return "vbias" if bias else "vdd"
-
-
-def shift(shifts: Shifts, part: str, index: int | tuple[int, ...]) -> float:
-    """Threshold shift of one transistor, for the netlist."""
-    return float(shifts[part][index]) if shifts else 0.0
-
-
-def reference_current(cell: SubCircuit, name: str, net: str, polarity: Polarity, amperes: float) -> None:
-    """An ideal bias current from `vbias` into an nMOS diode at `net`, or from a pMOS one to ground."""
-    cell.I(name, *(("vbias", net) if polarity == "n" else (net, "0")), repr(amperes))
-
-
-def transistor(
-    cell: SubCircuit, name: str, polarity: Polarity, drain: str, gate_net: str, source: str,
-    units: int, dvt: float, technology: Technology, switch: bool = False,
-) -> None:  # fmt: skip
-    """Add `units` unit transistors (or the latch's switch) in parallel; bulk at the supply rail."""
-    size = technology.switch if switch else technology.unit
-    parameters = {"W": f"{size.w_um:g}u", "L": f"{size.l_um:g}u", "M": units}
-    if dvt:
-        parameters["dvt"] = repr(dvt)
-    bulk = "0" if polarity == "n" else "vdd"
-    cell.X(name, f"{polarity}fet", drain, gate_net, source, bulk, **parameters)
-
-
-def over_batch(parameter: Array) -> Array:
-    """A parameter [size] or [chips, size], lined up with values [..., batch, size]."""
-    return parameter[..., None, :] if parameter.ndim > 1 else parameter

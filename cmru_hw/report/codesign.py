@@ -12,15 +12,19 @@ from matplotlib.figure import Figure
 
 from cmru_hw.analysis.findings import Findings
 from cmru_hw.config import write_atomically
+from cmru_hw.design import Design
+from cmru_hw.primitives.latch import Latch
 from cmru_hw.report.page import Sections, write_report
 from cmru_hw.report.plots import (
     accuracy_over_chips,
     confusion,
     hysteresis,
     power_breakdown,
+    states,
     svg,
     waveforms,
 )
+from cmru_hw.spice.characterize import Hysteresis
 
 PANELS = 3  # currents of each kind in the waveform figure
 
@@ -50,24 +54,13 @@ def write_codesign_report(
 
 def draw(findings: Findings, metrics: Mapping[str, Any]) -> dict[str, Figure]:
     """Every figure by name."""
-    curves, latch = findings.hysteresis, findings.design.latches[0]
-    up, down = slice(0, curves.turn + 1), slice(None, curves.turn - 1 if curves.turn else None, -1)
-    rising, falling = curves.candidate[up, 0], curves.candidate[down, 0]
-    programmed = float(latch.i_threshold[0])
     breakdown = metrics["power_w"]["breakdown"]
     classes = len(findings.class_names)
     counts = np.zeros((classes, classes), dtype=int)
     np.add.at(counts, (findings.labels, findings.behavioral.decision), 1)
     return {
-        "hysteresis": hysteresis(
-            rising,
-            curves.output[up, 0],
-            np.interp(rising, falling, curves.output[down, 0]),
-            {
-                "programmed": (programmed, programmed - float(latch.i_width[0])),
-                "measured": (float(curves.up[0]), float(curves.down[0])),
-            },
-        ),
+        **({"hysteresis": _hysteresis(findings.design, curves)} if (curves := findings.hysteresis) else {}),
+        "states": _states(findings),
         "waveforms": _waveforms(findings),
         "confusion": confusion(counts, findings.class_names),
         "power_breakdown": power_breakdown(breakdown["behavioral"], breakdown["spice"]),
@@ -91,6 +84,38 @@ def mapping_lines(findings: Findings) -> list[str]:
         for point in report.rest_points
     ]
     return lines
+
+
+def _hysteresis(design: Design, curves: Hysteresis) -> Figure:
+    """The first latch's."""
+    latch = next(stage for stage in design.stages if isinstance(stage, Latch))
+    up, down = slice(0, curves.turn + 1), slice(None, curves.turn - 1 if curves.turn else None, -1)
+    rising, falling = curves.candidate[up, 0], curves.candidate[down, 0]
+    programmed = float(latch.i_threshold[0])
+    return hysteresis(
+        rising,
+        curves.output[up, 0],
+        np.interp(rising, falling, curves.output[down, 0]),
+        {
+            "programmed": (programmed, programmed - float(latch.i_width[0])),
+            "measured": (float(curves.up[0]), float(curves.down[0])),
+        },
+    )
+
+
+def _states(findings: Findings) -> Figure:
+    """The states of the cells that move most, over the frames of the first SPICE input."""
+    frames = int(findings.spice_stimulus.lengths[0])
+    spice, behavioral, names = [], [], []
+    for layer, (measured, modelled) in enumerate(
+        zip(findings.spice.states, findings.some_behavioral.states, strict=True)
+    ):
+        moves = np.abs(np.diff(measured[0, :frames].astype(float), axis=0)).sum(axis=0)
+        for cell in np.argsort(-moves, kind="stable")[:PANELS]:
+            spice.append(measured[0, :frames, cell].astype(float))
+            behavioral.append(modelled[0, :frames, cell].astype(float))
+            names.append(f"layer {layer}, cell {cell}")
+    return states(np.stack(spice, axis=1), np.stack(behavioral, axis=1), names)
 
 
 def _waveforms(findings: Findings) -> Figure:

@@ -36,7 +36,7 @@ PLACES = {
     "agreement": ("waveforms", "confusion"),
     "power": ("power_breakdown",),
     "mismatch": ("accuracy_over_chips",),
-    "circuit": ("hysteresis",),
+    "circuit": ("states", "hysteresis"),
     "training": ("training_curve",),
 }
 
@@ -45,6 +45,7 @@ CAPTIONS = {
     "confusion": "Decisions by true class; shade is the share of the class.",
     "power_breakdown": "Power by layer and primitive in both models.",
     "accuracy_over_chips": "Accuracy of each mismatched chip on the whole test set.",
+    "states": "States at the ends of the frames of one input: ngspice, and the behavioural model.",
     "hysteresis": "One latch in ngspice, its input swept up and down, with its thresholds.",
     "training_curve": "Loss and accuracy while training.",
 }

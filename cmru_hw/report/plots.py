@@ -190,6 +190,34 @@ def waveforms(
 
 
 @_styled
+def states(spice: ArrayLike, behavioral: ArrayLike, names: Sequence[str]) -> Figure:
+    """States of some cells at the frames' ends in both models, [frames, n] each, one small panel a cell."""
+    count = len(names)
+    measured = _array("spice", spice, None, count)
+    modelled = _array("behavioral", behavioral, len(measured), count)
+    frames = np.arange(len(measured)) + 1
+    figure = Figure(figsize=(WIDTH, 0.75 + 0.55 * count), layout="constrained")
+    panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    for j, (axes, name) in enumerate(zip(panels, names, strict=True)):
+        axes.stairs(
+            modelled[:, j],
+            np.arange(len(frames) + 1) + 0.5,
+            baseline=None,
+            color=BEHAVIORAL,
+            linewidth=1.4,
+            label="behavioural",
+        )
+        axes.plot(frames, measured[:, j], ".", color=SPICE, markersize=5, label="SPICE")
+        axes.set_title(name, loc="left", fontsize=8.5, pad=2)
+        axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        axes.margins(x=0.01, y=0.2)
+    panels[-1].set_xlabel("frame")
+    figure.supylabel("state", fontsize=9.5)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+@_styled
 def confusion(matrix: ArrayLike, labels: Sequence[str] | None = None) -> Figure:
     """Counts [true class, decision], shaded by the share of the true class."""
     counts = _array("matrix", matrix, None, None)

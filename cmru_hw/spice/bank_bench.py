@@ -14,17 +14,19 @@ from functools import cached_property
 import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
+from cmru_hw.config import packaged
 from cmru_hw.errors import MappingError, SimulationError
-from cmru_hw.primitives import comparator as comparator_module
-from cmru_hw.primitives import latch_bank as bank_module
-from cmru_hw.primitives.comparator import PHASES, BankClock, WindowComparator, clock_net
+from cmru_hw.primitives.clock import PHASES, BankClock, clock_net
+from cmru_hw.primitives.comparator import WindowComparator
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units
 from cmru_hw.primitives.latch_bank import LatchBank
-from cmru_hw.primitives.mirror import Input, Signal, gate, source_net
+from cmru_hw.primitives.mirror import Input
+from cmru_hw.primitives.signal import Signal, gate, source_net
 from cmru_hw.spice.job import LATCH, Job, Tolerances, Transient
-from cmru_hw.spice.netlist import MODELS, waveform
+from cmru_hw.spice.netlist import MODELS, RAILS, waveform
 from cmru_hw.spice.ngspice import run_many
 from cmru_hw.spice.rawfile import RawData
+from cmru_hw.spice.simulate import LONGEST_STEP, SOURCE_ABSTOL
 from cmru_hw.technology import Technology
 
 STRICT = Tolerances(gmin=1e-18, abstol=1e-16, vntol=1e-6, reltol=2e-5, chgtol=1e-19, trtol=3.0)
@@ -33,18 +35,9 @@ STRICT = Tolerances(gmin=1e-18, abstol=1e-16, vntol=1e-6, reltol=2e-5, chgtol=1e
 QUICK = Tolerances(gmin=1e-18, abstol=1e-16, vntol=1e-6, reltol=1e-3, chgtol=1e-17, trtol=7.0)
 """2.5 times faster than LATCH, for many chips."""
 
-SOURCE_ABSTOL = 1e-15
-"""A for each cell. abstol bounds the current of every source too; on a clock net it is all charge, and at
-the sets' own 1e-16 A some decks did not converge (`timestep too small`). Nothing here holds charge, and
-signals are 1e-10 A."""
-
 CLOCK = "clock"
-RAILS = {"vdd": "", "vbias": "_bias", "vlogic": "_logic"}
 RAMP = 5e-5  # s, in which inputs move
 STEPS_A_FRAME = 8  # at least; clock edges add theirs
-LONGEST_STEP = 2e-3
-"""s. ngspice merges breakpoints closer than 5e-5 of the largest step, so a longer one would blur clock edges:
-in frames of 2.5 s it made comparators decide wrongly."""
 SECONDS_A_FRAME = 10.0  # time limit, for each cell
 
 
@@ -122,7 +115,8 @@ class BankBench:
         )  # fmt: skip
         bank = LatchBank(
             name="bank", polarity="p", diode_units=16, copied=none, comparator="comparator",
-            levels=self.levels, single=self.single, i_alpha=np.full(self.cells, self.i_alpha),
+            levels=self.levels, holds="sign" if self.single else "count",
+            i_alpha=np.full(self.cells, self.i_alpha),
             initial_state=start, clock=CLOCK, read=True,
         )  # fmt: skip
         return positive, negative, comparator, bank
@@ -225,8 +219,11 @@ def _phases(bench: BankBench) -> list[str]:
 
 
 def _files(bench: BankBench) -> dict[str, str]:
-    paths = (comparator_module.subcircuit_file(), bank_module.subcircuit_file())
-    return {MODELS: bench.technology.model_text, **{path.name: path.read_text("utf-8") for path in paths}}
+    cells = {
+        name: packaged("circuits", name).read_text("utf-8")
+        for name in (WindowComparator.cell_file, LatchBank.cell_file)
+    }
+    return {MODELS: bench.technology.model_text, **cells}
 
 
 def job(bench: BankBench) -> Job:

@@ -77,7 +77,7 @@ def bench(
     saved = [f"v({latch.stored(j)})" for j in range(count)]
     job = Job(
         title=f"hysteresis of {count} latches",
-        netlist=str(build(design, {"candidate": waves})),
+        netlist=str(build(design, {"candidate": waves}, np.array([0.0, sweep]))),
         analysis=Transient(stop=sweep, max_step=sweep / STEPS, print_step=sweep / STEPS),
         save=(*saved, *ammeters(latch)),
         tolerances=TOLERANCES,
@@ -95,7 +95,7 @@ def _sweep_range(i_threshold: Array, i_width: Array) -> tuple[Array, Array]:
 
 def hysteresis(design: Design, data: RawData) -> Hysteresis:
     """Read thresholds off a bench run. Raises SimulationError if a latch never sets."""
-    latch = design.latches[0]
+    latch = next(stage for stage in design.stages if isinstance(stage, Latch))
     sweep = data.time[-1]
     bottom, top = _sweep_range(latch.i_threshold, latch.i_width)
     position = 1 - np.abs(2 * data.time / sweep - 1)

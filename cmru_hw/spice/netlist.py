@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
-from cmru_hw.design import Design, Stage
+from cmru_hw.config import packaged
+from cmru_hw.design import Design, Stage, block_of
+from cmru_hw.primitives.clock import PHASES, clock_net
 from cmru_hw.primitives.device import Array, Shifts
-from cmru_hw.primitives.latch import SUBCIRCUIT, subcircuit_file
-from cmru_hw.primitives.mirror import Input, gate, rail, source_net
+from cmru_hw.primitives.mirror import Input
+from cmru_hw.primitives.signal import gate, rail, source_net
 
 MODELS = "models.lib"
-CELLS = f"{SUBCIRCUIT}.sub"
+RAILS = {"vdd": "", "vbias": "_bias", "vlogic": "_logic"}
+"""Supply rails of a stage, each with a source `V{stage}{suffix}` of its own."""
 
 
-def build(design: Design, currents: dict[str, list[Array]], shifts: Shifts | None = None) -> Circuit:
+def build(
+    design: Design, currents: dict[str, list[Array]], starts: Array, shifts: Shifts | None = None
+) -> Circuit:
     """The circuit of a design driven by input currents.
 
-    `currents[stage][i]` is the waveform of input `i` as [points, 2] of (s, A); `shifts` the threshold
-    shifts of one chip, as `variation.draw` gives them. Each stage's supply is two sources, `V{stage}` and
-    `V{stage}_bias` (reference branches); an ammeter `V{net}` sits at every measured diode.
+    `currents[stage][i]` is the waveform of input `i` as [points, 2] of (s, A); frames begin at `starts`
+    [T + 1] (s), the last being the end; `shifts` the threshold shifts of one chip, as `variation.draw` gives
+    them. Each stage's supply is a source a rail, `V{stage}`, `V{stage}_bias` (reference branches) and, where
+    it has clocked logic, `V{stage}_logic`; an ammeter `V{net}` sits at every measured diode; a clock phase is
+    `V{clock}_{phase}`.
     """
     facts, technology = design.facts, design.technology
     circuit = Circuit(f"{facts.unit} on {facts.technology}, {facts.boundary} boundary")
-    circuit.raw_spice = f".include {MODELS}\n.include {CELLS}\n"
+    circuit.raw_spice = "".join(f".include {name}\n" for name in includes(design))
     for stage in design.stages:
         cell = stage.subcircuit(design.signals, shifts or {}, technology)
         circuit.subcircuit(cell)
-        local = {"vdd": f"vdd_{stage.name}", "vbias": f"vbias_{stage.name}"}
-        nets = [local.get(net, net) for net in _port_names(cell)]
-        circuit.X(stage.name, stage.name, *nets)
-        circuit.V(stage.name, local["vdd"], circuit.gnd, facts.supply)
-        circuit.V(f"{stage.name}_bias", local["vbias"], circuit.gnd, facts.supply)
+        nets = _port_names(cell)
+        circuit.X(stage.name, stage.name, *(f"{net}_{stage.name}" if net in RAILS else net for net in nets))
+        for net in rails(stage):
+            circuit.V(f"{stage.name}{RAILS[net]}", f"{net}_{stage.name}", circuit.gnd, facts.supply)
+        supply = f"vdd_{stage.name}"
         if stage.measured:
-            side = local["vdd"] if rail(stage.polarity) == "vdd" else circuit.gnd
+            side = supply if rail(stage.polarity) == "vdd" else circuit.gnd
             for j in range(stage.size):
                 plus, minus = (side, source_net(stage.name, j))
                 if stage.polarity == "n":
@@ -43,21 +48,42 @@ def build(design: Design, currents: dict[str, list[Array]], shifts: Shifts | Non
                 circuit.V(source_net(stage.name, j), plus, minus, 0)
         if isinstance(stage, Input):
             for i, points in enumerate(currents[stage.name]):
-                _drive(circuit, stage, i, points, local["vdd"])
+                _drive(circuit, stage, i, points, supply)
+    for clock, phase in clock_phases(design):
+        points = design.clocks[clock].waveform(phase, starts, facts.supply)
+        circuit.PieceWiseLinearVoltageSource(
+            clock_net(clock, phase),
+            clock_net(clock, phase),
+            circuit.gnd,
+            values=[(float(t), float(v)) for t, v in points],
+        )
     return circuit
+
+
+def rails(stage: Stage) -> list[str]:
+    """Supply rails of a stage."""
+    return [net for net in RAILS if net != "vlogic" or stage.has_logic]
+
+
+def clock_phases(design: Design) -> list[tuple[str, str]]:
+    """Clock phases that some stage takes, as (clock, phase)."""
+    taken = {net for stage in design.stages for net in stage.clock_nets()}
+    return [(clock, phase) for clock in design.clocks for phase in PHASES if clock_net(clock, phase) in taken]
 
 
 def includes(design: Design) -> dict[str, str]:
     """Files that the circuit includes, by the name it includes them under."""
-    return {MODELS: design.technology.model_text, CELLS: subcircuit_file().read_text(encoding="utf-8")}
+    cells = dict.fromkeys(stage.cell_file for stage in design.stages if stage.cell_file)
+    texts = {name: packaged("circuits", name).read_text(encoding="utf-8") for name in cells}
+    return {MODELS: design.technology.model_text, **texts}
 
 
 def initial_voltages(design: Design) -> dict[str, float]:
-    """`.ic` of every latch: v0 at the rail of its initial bit."""
+    """`.ic` of every net that a stage starts from."""
     return {
-        latch.stored(j): design.facts.supply * float(bit)
-        for latch in design.latches
-        for j, bit in enumerate(latch.initial_state)
+        net: volts
+        for stage in design.stages
+        for net, volts in stage.initial_voltages(design.facts.supply).items()
     }
 
 
@@ -66,9 +92,20 @@ def ammeters(stage: Stage) -> list[str]:
     return [f"i(v{source_net(stage.name, j)})" for j in range(stage.size)]
 
 
-def supplies(design: Design) -> dict[str, tuple[str, str]]:
-    """Saved vectors of the supply currents by stage: (the stage's own, its reference branches')."""
-    return {stage.name: (f"i(v{stage.name})", f"i(v{stage.name}_bias)") for stage in design.stages}
+def supplies(design: Design) -> dict[str, str]:
+    """Saved vectors of the supply currents, each with the "block/primitive" that it feeds."""
+    return {
+        f"i(v{stage.name}{RAILS[net]})": f"{block_of(stage.name)}/{'bias' if net == 'vbias' else stage.kind}"
+        for stage in design.stages
+        for net in rails(stage)
+    }
+
+
+def clock_drives(design: Design) -> dict[str, str]:
+    """Saved vectors of the clock drivers' currents, each with the "block/clock" that it drives."""
+    return {
+        f"i(v{clock_net(clock, phase)})": f"{block_of(clock)}/clock" for clock, phase in clock_phases(design)
+    }
 
 
 def waveform(values: Array, starts: Array, ramp: float) -> Array:
@@ -89,5 +126,5 @@ def _drive(circuit: Circuit, stage: Input, i: int, points: Array, supply: str) -
         circuit.PieceWiseLinearCurrentSource(name, *nets, values=[(float(t), float(a)) for t, a in points])
 
 
-def _port_names(cell: object) -> Iterable[str]:
+def _port_names(cell: object) -> list[str]:
     return [str(node) for node in cell._external_nodes]  # type: ignore[attr-defined]

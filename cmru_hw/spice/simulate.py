@@ -6,21 +6,22 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cmru_hw.config import write_atomically
-from cmru_hw.design import Design, Pooled, Stage, block_of
+from cmru_hw.design import Design, Pooled
 from cmru_hw.errors import ConfigError
 from cmru_hw.primitives.device import Array, Shifts
-from cmru_hw.primitives.latch import Latch
+from cmru_hw.primitives.signal import Decider
 from cmru_hw.result import Result, write_arrays
-from cmru_hw.spice.job import FAST, Job, Tolerances, Transient
+from cmru_hw.spice.job import FAST, LATCH, Job, Tolerances, Transient
 from cmru_hw.spice.netlist import (
     ammeters,
     build,
+    clock_drives,
     includes,
     initial_voltages,
     supplies,
@@ -33,6 +34,13 @@ from cmru_hw.stimulus import Stimulus
 POINTS_A_FRAME = 20  # of the waveforms that are kept
 STEPS_A_FRAME = 10  # at least
 SECONDS_A_FRAME = 30.0  # time limit
+SOURCE_ABSTOL = 1e-15
+"""A for each clocked cell. abstol bounds the current of every source too; on a clock net it is all charge,
+and at 1e-16 A some decks did not converge (`timestep too small`). No source holds charge, and signals are
+1e-10 A."""
+LONGEST_STEP = 2e-3
+"""s, of clocked designs. ngspice merges breakpoints closer than 5e-5 of the largest step, so a longer one
+would blur clock edges: in frames of 2.5 s it made comparators decide wrongly."""
 
 
 def job(
@@ -40,9 +48,9 @@ def job(
     stimulus: Stimulus,
     index: int,
     shifts: Shifts | None = None,
-    tolerances: Tolerances = FAST,
+    tolerances: Tolerances | None = None,
 ) -> Job:
-    """The deck of one input, over its valid frames."""
+    """The deck of one input, over its valid frames. Default tolerances: FAST, of clocked designs LATCH."""
     frames = int(stimulus.lengths[index])
     starts = stimulus.starts[: frames + 1]
     if np.diff(starts).min() <= design.facts.ramp:
@@ -52,18 +60,22 @@ def job(
         name: [waveform(column, starts[:-1], design.facts.ramp) for column in values.T]
         for name, values in encoded.items()
     }
-    read = [design.signals[name] for name in design.facts.outputs]
-    read += [design.signals[latch.candidate] for latch in design.latches]
-    saved = [name for stage in read for name in ammeters(stage)]
-    saved += [f"v({latch.stored(j)})" for latch in design.latches for j in range(latch.size)]
-    saved += [name for pair in supplies(design).values() for name in pair]
+    read = dict.fromkeys([*design.facts.outputs, *_candidate_rows(design)])
+    saved = [name for row in read for name in ammeters(design.signals[row])]
+    saved += [name for memory in design.memories for name in memory.state_vectors()]
+    saved += [*supplies(design), *clock_drives(design)]
     frame = float(np.diff(starts).min())
+    longest = frame / STEPS_A_FRAME
+    if design.clocks:
+        cells = sum(memory.size for memory in design.memories)
+        tolerances = replace(tolerances or LATCH, abstol=SOURCE_ABSTOL * cells)
+        longest = min(longest, LONGEST_STEP)
     return Job(
         title=f"input {index}, {frames} frames",
-        netlist=str(build(design, currents, shifts)),
-        analysis=Transient(stop=float(starts[-1]), max_step=frame / STEPS_A_FRAME, print_step=frame / 50),
-        save=tuple(saved),
-        tolerances=tolerances,
+        netlist=str(build(design, currents, starts, shifts)),
+        analysis=Transient(stop=float(starts[-1]), max_step=longest, print_step=frame / 50),
+        save=tuple(dict.fromkeys(saved)),
+        tolerances=tolerances or FAST,
         initial=initial_voltages(design),
         temperature=design.technology.temperature_celsius,
         files=includes(design),
@@ -75,7 +87,7 @@ def simulate(
     design: Design,
     stimulus: Stimulus,
     shifts: Shifts | None = None,
-    tolerances: Tolerances = FAST,
+    tolerances: Tolerances | None = None,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
     keep: Path | None = None,
@@ -117,6 +129,7 @@ class Run:
     logits: Array  # [T, C]
     states: list[Array]  # [T, N] by layer
     candidates: list[Array]  # A, [T, N]
+    thresholds: dict[str, Array]  # A, [T, N] by layer, where they follow the input
     power: dict[str, Array]  # W
     waveforms: dict[str, Array]
     rung: int
@@ -126,6 +139,7 @@ class Run:
         arrays = {"logits": self.logits, "rung": np.array(self.rung)}
         arrays |= {f"states.{layer}": bits for layer, bits in enumerate(self.states)}
         arrays |= {f"candidates.{layer}": amperes for layer, amperes in enumerate(self.candidates)}
+        arrays |= {f"thresholds.{key}": amperes for key, amperes in self.thresholds.items()}
         arrays |= {f"power.{key}": watts for key, watts in self.power.items()}
         arrays |= {f"waveforms.{key}": values for key, values in self.waveforms.items()}
         write_arrays(path, arrays)
@@ -139,6 +153,7 @@ class Run:
             groups: dict[str, dict[str, Array]] = {
                 "states": {},
                 "candidates": {},
+                "thresholds": {},
                 "power": {},
                 "waveforms": {},
             }
@@ -154,6 +169,7 @@ class Run:
                 arrays["logits"],
                 states,
                 candidates,
+                groups["thresholds"],
                 groups["power"],
                 groups["waveforms"],
                 int(arrays["rung"]),
@@ -170,33 +186,41 @@ def read_run(design: Design, stimulus: Stimulus, index: int, data: RawData) -> R
     edges = stimulus.starts[: frames + 1]
     points = np.interp(np.arange(frames * POINTS_A_FRAME + 1) / POINTS_A_FRAME, np.arange(frames + 1), edges)
 
-    def currents(stage: Stage, at: Array) -> Array:
-        names = ammeters(stage)
-        sampled = data.sample(at, names)
-        return np.stack([sampled[name] for name in names], axis=-1)
+    def sampled(vectors: list[str], at: Array) -> Array:
+        found = data.sample(at, vectors)
+        return np.stack([found[name] for name in vectors], axis=-1)
 
-    def stored(latch: Latch, at: Array) -> Array:
-        names = [f"v({latch.stored(j)})" for j in range(latch.size)]
-        sampled = data.sample(at, names)
-        return np.stack([sampled[name] for name in names], axis=-1)
+    def row(name: str, at: Array) -> Array:
+        return sampled(ammeters(design.signals[name]), at)
 
     def logits(at: Array) -> Array:
-        return design.decode({name: currents(design.signals[name], at) for name in facts.outputs})
+        return design.decode({name: row(name, at) for name in facts.outputs})
+
+    def candidates(decider: Decider, at: Array) -> Array:
+        return decider.candidates({name: row(name, at) for name in decider.candidate_rows()})
 
     power: dict[str, Array] = {}
-    for name, (own, references) in supplies(design).items():
-        for vector, primitive in ((own, design.signals[name].kind), (references, "bias")):
-            drawn = -np.trapezoid(data[vector], data.time) / edges[-1]
-            key = f"{block_of(name)}/{primitive}"
-            power[key] = power.get(key, 0.0) + facts.supply * drawn
+    for vectors, recovered in ((supplies(design), True), (clock_drives(design), False)):
+        for vector, key in vectors.items():
+            drawn = -data[vector] if recovered else np.maximum(-data[vector], 0.0)
+            watts = facts.supply * np.trapezoid(drawn, data.time) / edges[-1]
+            power[key] = power.get(key, 0.0) + watts
     waveforms = {"time": points, "logits": logits(points)}
-    for layer, latch in enumerate(design.latches):
-        waveforms[f"candidate_{layer}"] = currents(design.signals[latch.candidate], points)
-        waveforms[f"v0_{layer}"] = stored(latch, points)
+    thresholds = {}
+    for layer, (memory, decider) in enumerate(zip(design.memories, design.deciders, strict=True)):
+        waveforms[f"candidate_{layer}"] = candidates(decider, points)
+        waveforms[f"stored_{layer}"] = sampled(memory.state_vectors(), points)
+        if beta := decider.threshold_row:
+            nominal = decider.currents(design.signals, {}, design.technology)
+            thresholds[str(layer)] = decider.thresholds(nominal, {beta: row(beta, ends)})[0]
     return Run(
         logits=logits(ends),
-        states=[(stored(latch, ends) > facts.supply / 2).astype(float) for latch in design.latches],
-        candidates=[currents(design.signals[latch.candidate], ends) for latch in design.latches],
+        states=[
+            memory.read_state(sampled(memory.state_vectors(), ends), facts.supply)
+            for memory in design.memories
+        ],
+        candidates=[candidates(decider, ends) for decider in design.deciders],
+        thresholds=thresholds,
         power=power,
         waveforms=waveforms,
         rung=data.rung,
@@ -218,12 +242,17 @@ def collect(design: Design, stimulus: Stimulus, runs: list[Run]) -> Result:
         if name != "time"
     }
     power = {key: np.array([run.power[key] for run in runs]) for key in runs[0].power}
-    states = [_padded([run.states[layer] for run in runs], frames) for layer in layers]
+    absent = [memory.absent for memory in design.memories]
+    states = [_padded([run.states[layer] for run in runs], frames, absent[layer]) for layer in layers]
     return Result(
         logits=logits,
         decision=pooled.decision,
-        states=[np.where(np.isnan(bits), -1, bits).astype(np.int8) for bits in states],
+        states=[held.astype(memory.dtype) for held, memory in zip(states, design.memories, strict=True)],
         candidates=[_padded([run.candidates[layer] for run in runs], frames) for layer in layers],
+        thresholds={
+            int(layer): _padded([run.thresholds[layer] for run in runs], frames)
+            for layer in runs[0].thresholds
+        },
         supply_power=np.sum(list(power.values()), axis=0),
         breakdown=power,
         waveforms={"time": max((run.waveforms["time"] for run in runs), key=len), **waveforms},
@@ -231,9 +260,13 @@ def collect(design: Design, stimulus: Stimulus, runs: list[Run]) -> Result:
     )
 
 
-def _padded(arrays: list[Array], length: int) -> Array:
-    """Arrays [T_b, n] stacked to [B, length, n], NaN past their ends."""
-    out = np.full((len(arrays), length, *arrays[0].shape[1:]), np.nan)
+def _candidate_rows(design: Design) -> list[str]:
+    return [name for decider in design.deciders for name in decider.candidate_rows()]
+
+
+def _padded(arrays: list[Array], length: int, past: float = np.nan) -> Array:
+    """Arrays [T_b, n] stacked to [B, length, n], `past` after their ends."""
+    out = np.full((len(arrays), length, *arrays[0].shape[1:]), past)
     for row, array in zip(out, arrays, strict=True):
         row[: len(array)] = array
     return out

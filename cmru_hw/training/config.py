@@ -17,7 +17,10 @@ class MarginConfig(Strict):
 
 
 class QuantizationConfig(Strict):
-    """A second phase that trains with matrix weights in whole multiples of 1/units."""
+    """A second phase that trains with matrix weights in whole multiples of 1/units.
+
+    Initial states are then ones that the unit can hold.
+    """
 
     units: PositiveInt
     """Unit transistors that make a ratio of 1."""
@@ -52,7 +55,13 @@ class TrainingConfig(Strict):
     candidate_noise: float = Field(default=0.0, ge=0)
     """Standard deviation, in model units, of the noise on every unit's candidate."""
 
+    packet_asymmetry: float = Field(default=0.0, ge=0, le=0.5)
+    """Standard deviation of the relative difference of updates up and down, alpha_cmru only; by unit."""
+
     margin: MarginConfig | None = None
+    threshold_floor: float = Field(default=0.0, ge=0)
+    """Smallest constant threshold of bmru, cmru and alpha_cmru, model units: kept after each step."""
+
     weight_limit: PositiveFloat | None = None
     """Matrix weights are clamped to +- this after each step."""
 

@@ -18,9 +18,9 @@ from cmru_hw.training.abilities import Projected, anneals, pool_with_gradient
 from cmru_hw.training.checkpoint import Record, optimizer_tensors, restore_optimizer
 from cmru_hw.training.config import QuantizationConfig, TrainingConfig
 from cmru_hw.training.evaluation import Evaluation, device_of, evaluate, to_tensors
-from cmru_hw.training.margin import margin_penalty
-from cmru_hw.training.noise import perturb, set_candidate_noise
-from cmru_hw.training.quantization import bake, fake_quantize, matrix_names
+from cmru_hw.training.margin import margin_penalty, raise_thresholds
+from cmru_hw.training.noise import perturb, set_candidate_noise, set_packet_asymmetry
+from cmru_hw.training.quantization import bake, fake_hold, fake_quantize, matrix_names, state_names
 from cmru_hw.training.tasks import Split, Task
 
 FINAL_RATE = 0.01
@@ -49,7 +49,7 @@ class TrainingLoop:
     ) -> None:
         self.network, self.task, self.config, self.prepare = network, task, config, prepare
         self.names = [name for name, _ in network.named_parameters()]
-        self.matrices = matrix_names(network)
+        self.matrices, self.starts = matrix_names(network), state_names(network)
         self.optimizer = self._new_optimizer()
         self.step = 0
         self.best: Best | None = None
@@ -81,6 +81,7 @@ class TrainingLoop:
         self._restore_best()
         self._set_epsilon()
         set_candidate_noise(self.network, 0.0)
+        set_packet_asymmetry(self.network, 0.0)
         if quantization := self.config.quantization:
             bake(self.network, quantization.units, quantization.max_ratio)
         self.network.eval()
@@ -112,6 +113,7 @@ class TrainingLoop:
         x, y, lengths = to_tensors(batch, device_of(self.network))
         self.network.train()
         set_candidate_noise(self.network, self.config.candidate_noise)
+        set_packet_asymmetry(self.network, self.config.packet_asymmetry)
         self.optimizer.zero_grad()
         margin = margin_penalty(self.network, self.config.margin, lengths)
         with margin as penalty, pool_with_gradient(self.network):
@@ -135,6 +137,8 @@ class TrainingLoop:
         if (quantization := self._quantization()) is not None:
             for name in self.matrices:
                 parameters[name] = fake_quantize(parameters[name], quantization.units, quantization.max_ratio)
+            for name, cell in self.starts.items():
+                parameters[name] = fake_hold(parameters[name], cell)
         parameters = perturb(parameters, self.config.weight_noise)
         scores: Tensor = functional_call(self.network, parameters, (x, lengths))
         return scores
@@ -148,6 +152,8 @@ class TrainingLoop:
                     self.network.get_parameter(name).clamp_(-limit, limit)
         if isinstance(self.network, Projected):
             self.network.project_()
+        if self.config.threshold_floor > 0:
+            raise_thresholds(self.network, self.config.threshold_floor)
 
     def _record(self) -> None:
         """Add a line to the history and keep the weights if they are the best so far."""

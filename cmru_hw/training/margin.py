@@ -1,4 +1,4 @@
-"""A penalty on candidates that come to rest near a threshold, where noise or mismatch flips the state."""
+"""Room between candidates and thresholds: near a threshold, noise or mismatch flips the state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from cmru_hw.errors import ConfigError
 from cmru_hw.nn.threshold_cell import ThresholdCell
+from cmru_hw.nn.units import SignedCell
 from cmru_hw.training.config import MarginConfig
 
 
@@ -41,3 +43,26 @@ def margin_penalty(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def constant_thresholds(network: nn.Module) -> list[nn.Parameter]:
+    """The thresholds of BMRU, CMRU and alphaCMRU that do not depend on the input."""
+    found = [module.threshold for module in network.modules() if isinstance(module, SignedCell)]
+    return [threshold for threshold in found if isinstance(threshold, nn.Parameter)]
+
+
+@torch.no_grad()
+def raise_thresholds(network: nn.Module, floor: float) -> None:
+    """Bring every constant threshold to a magnitude of at least `floor`, in place.
+
+    ConfigError if there is none: an FQ-BMRU has limits of its own, and where a threshold follows the input
+    the margin keeps candidates away from it.
+    """
+    thresholds = constant_thresholds(network)
+    if floor > 0 and not thresholds:
+        raise ConfigError(
+            f"training.threshold_floor: {floor:g} belongs to bmru, cmru and alpha_cmru with constant "
+            "thresholds, and the network has none; it must be 0"
+        )
+    for threshold in thresholds:
+        threshold.copy_(torch.where(threshold < 0, -1, 1) * threshold.abs().clamp(min=floor))

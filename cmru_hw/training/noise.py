@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cmru_hw.errors import ConfigError
 from cmru_hw.nn.threshold_cell import ThresholdCell
+from cmru_hw.nn.units import AlphaCMRUCell
 
 EXACT = "initial_state"
 """Not a current: a latch is reset to its exact state."""
@@ -31,3 +33,15 @@ def set_candidate_noise(network: nn.Module, std: float) -> None:
     for module in network.modules():
         if isinstance(module, ThresholdCell):
             module.candidate_noise = std
+
+
+def set_packet_asymmetry(network: nn.Module, std: float) -> None:
+    """The up/down asymmetry of every alphaCMRU, in training mode. ConfigError if there is no such unit."""
+    cells = [module for module in network.modules() if isinstance(module, AlphaCMRUCell)]
+    if std > 0 and not cells:
+        raise ConfigError(
+            f"training.packet_asymmetry: {std:g} belongs to alpha_cmru, and the network has no such unit; "
+            "it must be 0"
+        )
+    for cell in cells:
+        cell.packet_asymmetry = std

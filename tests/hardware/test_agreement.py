@@ -37,7 +37,7 @@ def quiet(design: Design, batch: int = 3) -> tuple[Trained, Result]:
     states = [np.zeros((batch, FRAMES, CELLS), dtype=np.int8) for _ in range(2)]
     candidates = [
         np.broadcast_to(0.5 * down, (batch, FRAMES, CELLS)).copy()
-        for _, down in BehavioralModel(design).thresholds()
+        for _, down in (BehavioralModel(design).thresholds(layer) for layer in range(2))
     ]
     logits = np.zeros((batch, FRAMES, 2))
     decision = np.zeros(batch, dtype=np.int64)
@@ -62,7 +62,7 @@ def test_equal_outcomes_agree_wholly(design: Design) -> None:
 
 def test_a_candidate_on_the_other_side_is_static_and_what_is_held_of_it_inherited(design: Design) -> None:
     reference, found = quiet(design)
-    up, down = BehavioralModel(design).thresholds()[0]
+    up, down = BehavioralModel(design).thresholds(0)
     found.states[0][1, 2:4, 0] = 1
     found.candidates[0][1, 2, 0] = 1.1 * up[0]
     found.candidates[0][1, 3, 0] = (up[0] + down[0]) / 2
@@ -81,7 +81,7 @@ def test_a_state_that_its_candidate_does_not_explain_is_dynamic(design: Design) 
 def test_a_transient_latched_between_the_thresholds_is_dynamic_then_inherited(design: Design) -> None:
     """Between the thresholds a latch keeps its bit, so a bit that changed there was changed by a hazard."""
     reference, found = quiet(design)
-    up, down = BehavioralModel(design).thresholds()[0]
+    up, down = BehavioralModel(design).thresholds(0)
     found.candidates[0][0, :, 3] = (up[3] + down[3]) / 2
     found.states[0][0, 1:3, 3] = 1
     assert kinds(design, reference, found)[0] == (0, 1, 0, 3, "dynamic")
@@ -90,7 +90,7 @@ def test_a_transient_latched_between_the_thresholds_is_dynamic_then_inherited(de
 
 def test_a_difference_in_the_layer_before_is_inherited_after_it(design: Design) -> None:
     reference, found = quiet(design)
-    ups = [up for up, _ in BehavioralModel(design).thresholds()]
+    ups = [BehavioralModel(design).thresholds(layer)[0] for layer in range(2)]
     for layer, cell in ((0, 2), (1, 1)):
         found.states[layer][2, 4, cell] = 1
         found.candidates[layer][2, 4, cell] = 1.1 * ups[layer][cell]
@@ -99,7 +99,7 @@ def test_a_difference_in_the_layer_before_is_inherited_after_it(design: Design) 
 
 def test_all_kinds_are_counted(design: Design) -> None:
     reference, found = quiet(design)
-    ups = [up for up, _ in BehavioralModel(design).thresholds()]
+    ups = [BehavioralModel(design).thresholds(layer)[0] for layer in range(2)]
     for layer, b, t, cell, above in (
         (0, 0, 1, 0, True),
         (1, 0, 1, 0, True),
@@ -120,7 +120,9 @@ def test_samples_past_the_end_do_not_count(design: Design) -> None:
     for outcome in (reference, found):
         outcome.states[0][0, 3:] = -1
         outcome.states[1][0, 3:] = -1
-    found = replace(found, logits=np.where(np.arange(FRAMES)[:, None] >= 3, np.nan, found.logits))
+    logits = found.logits.copy()
+    logits[0, 3:] = np.nan
+    found = replace(found, logits=logits)
     result = agreement(design, reference, found)
     assert result.samples == (3 * FRAMES - 2) * CELLS * 2
     assert result.state_fraction == 1.0
@@ -138,10 +140,10 @@ def test_logit_error_is_rms_in_amperes(design: Design) -> None:
     assert (result.decisions, result.decision_fraction) == (2, pytest.approx(2 / 3))
 
 
-def test_select_takes_inputs_of_an_outcome() -> None:
+def test_select_takes_inputs_of_an_outcome(design: Design) -> None:
     network = random_network(1)
     stimulus = make_stimulus(random_input(1), 3, 1e-2)
-    whole, part = run_trained(network, stimulus), run_trained(network, stimulus.select([3, 0]))
+    whole, part = (run_trained(network, design, given) for given in (stimulus, stimulus.select([3, 0])))
     some = select(whole, [3, 0])
     np.testing.assert_array_equal(some.decision, part.decision)
     np.testing.assert_allclose(some.logits, part.logits, atol=1e-6)

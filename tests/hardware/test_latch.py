@@ -168,7 +168,7 @@ def modelled_thresholds(design: Design, shifts: dict[str, np.ndarray] | None) ->
     facts = design.facts.model_copy(update={"states": ["latch"]})
     design = Design(facts, design.stages)
     model = BehavioralModel(design, {name: value[None] for name, value in shifts.items()} if shifts else None)
-    ((up, down),) = model.thresholds()
+    up, down = model.thresholds(0)
     size = design.signals["latch"].size
     *_, frame = model.frames(np.full((1, 1, size), 3.0))
     return np.stack([np.broadcast_to(v.reshape(-1), size) for v in (up, down, frame.values["latch"])])

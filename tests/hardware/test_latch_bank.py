@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from cmru_hw.errors import MappingError
 from cmru_hw.primitives.device import Array
-from cmru_hw.primitives.latch_bank import GEOMETRY, BankClock, LatchBank
+from cmru_hw.primitives.clock import BankClock
+from cmru_hw.primitives.latch_bank import GEOMETRY, LatchBank
 from cmru_hw.spice.bank_bench import (
     QUICK,
     BankBench,
@@ -192,7 +193,7 @@ def test_states_are_clipped_sums(levels: int, moves: list[int], start: int) -> N
 
 
 def test_a_single_latch_keeps_the_last_sign() -> None:
-    row = bank(levels=1, single=True, initial_state=np.array([-1, 1]))
+    row = bank(levels=1, holds="sign", initial_state=np.array([-1, 1]))
     state = row.initial_state.astype(float)
     history = []
     for move in ([0, 0], [1, -1], [0, 0], [1, 1], [-1, 0]):
@@ -362,9 +363,9 @@ def test_waveforms_keep_their_order_in_frames_of_any_length() -> None:
             "made for frames of 0.01 s or more, got one of 0.005 s",
         ),
         (lambda: bank(levels=0), "bank: levels must be >= 1, got 0"),
-        (lambda: bank(single=True), "a single latch has levels = 1"),
-        (lambda: bank(initial_state=np.array([0, 3])), "unit 1: initial state must be within -2 and 2"),
-        (lambda: bank(levels=1, single=True, initial_state=np.array([1, 0])), "unit 1: .* must be -1 or 1"),
+        (lambda: bank(holds="sign"), "a sign has levels = 1"),
+        (lambda: bank(initial_state=np.array([0, 3])), "unit 1: initial state must be one of -2, -1, 0, 1, 2"),
+        (lambda: bank(levels=1, holds="sign", initial_state=np.array([1, 0])), "unit 1: .* must be one of -1, 1"),
         (lambda: bank(i_alpha=np.array([0.0, 1e-9])), "unit 0: I_alpha must be > 0"),
         (lambda: bank().devices(GENERIC.model_copy(update={"name": "other"})), "other: has no latch bank"),
         (

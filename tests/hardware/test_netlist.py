@@ -29,7 +29,7 @@ def design() -> Design:
 @pytest.fixture(scope="module")
 def text(design: Design) -> str:
     currents = {name: [np.zeros((1, 2))] * design.signals[name].size for name in design.facts.inputs}
-    return str(build(design, currents))
+    return str(build(design, currents, np.array([0.0, 1e-2])))
 
 
 def test_there_is_one_cell_a_stage_and_one_instance_of_it(design: Design, text: str) -> None:
@@ -65,7 +65,7 @@ def test_every_shift_of_a_chip_is_in_the_netlist_once(design: Design) -> None:
     """Each number drawn for a transistor that exists appears, and no other."""
     chip = one_chip(draw(design, [0], seed=0), 0)
     currents = {name: [np.zeros((1, 2))] * design.signals[name].size for name in design.facts.inputs}
-    text = str(build(design, currents, chip))
+    text = str(build(design, currents, np.array([0.0, 1e-2]), chip))
     written = [v for v in re.findall(r"(?:dvt|D\d)=(\S+)", text) if float(v)]
     drawn = [value for name, array in chip.items() for value in array.ravel() if value]
     assert sorted(map(float, written)) == sorted(drawn)

@@ -32,9 +32,10 @@ def cmru(p, x, s, levels=None):
     return bmru(p, x, s, epsilon=1.0, levels=levels)
 
 
-def alpha_cmru(p, x, s):
+def alpha_cmru(p, x, s, rails=math.inf):
     c, beta, a = affine(p, "candidate", x), threshold(p, x), abs(affine(p, "amplitude", x))
     new = np.array([s[n] + a[n] * np.sign(c[n]) if abs(c[n]) >= beta[n] else s[n] for n in range(len(s))])
+    new = np.clip(new, -rails, rails)
     return new, new
 
 

@@ -21,6 +21,7 @@ LAYERS = {
     "saturating cmru": (CMRU, {"levels": 2}),
     "alpha_cmru": (AlphaCMRU, {}),
     "alpha_cmru with moving threshold": (AlphaCMRU, {"input_dependent_threshold": True}),
+    "alpha_cmru between rails": (AlphaCMRU, {"rails": 2.7}),
     "fq_bmru": (FQBMRU, {}),
     "fq_bmru annealing": (FQBMRU, {"epsilon": 0.7}),
     "lru": (LRU, {}),
@@ -61,7 +62,7 @@ def test_layer_equals_the_equations(name, seed, steps, bidirectional, given_h):
     x = 3 * torch.randn(steps, 2, 3, dtype=torch.float64)
     h_0 = torch.randint(0, 2, (2 * directions, 2, 4)).double() if given_h else None
     output, h_n = layer(x, h_0)
-    options = {k: v for k, v in LAYERS[name][1].items() if k in ("epsilon", "levels")}
+    options = {k: v for k, v in LAYERS[name][1].items() if k in ("epsilon", "levels", "rails")}
     for sequence in range(2):
         signal = x[:, sequence].numpy()
         for level in range(2):
@@ -156,6 +157,9 @@ def test_wrong_arguments():
         BMRU(3, 4, epsilon=1.5)
     with pytest.raises(ValueError, match="radius must be"):
         LRU(3, 4, radius=(0.9, 0.1))
+    for rails in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="rails must be positive and finite"):
+            AlphaCMRU(3, 4, rails=rails)
     with pytest.raises(TypeError, match="levels"):
         BMRU(3, 4, levels=3)
     with pytest.warns(UserWarning, match="does nothing with num_layers=1"):

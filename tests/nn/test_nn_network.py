@@ -74,7 +74,7 @@ def test_state_dict_names_are_the_import_format():
     assert names("fq_bmru") == common | {"unit.threshold_low", "unit.width", "unit.gain"}
     assert names("bmru") == names("cmru", levels=2) == common | fixed | {"unit.gain"}
     assert names("cmru", input_dependent_threshold=True) == common | moving | {"unit.gain"}
-    assert names("alpha_cmru") == common | fixed | amplitude
+    assert names("alpha_cmru") == names("alpha_cmru", rails=2.0) == common | fixed | amplitude
 
 
 def test_parameter_count_of_the_design():
@@ -174,6 +174,9 @@ def test_annealing_a_network():
         ({"dropout": 1.0}, "dropout"),
         ({"levels": 0, "unit": "cmru"}, "levels"),
         ({"levels": 2}, "levels belongs to cmru only, unit is fq_bmru"),
+        ({"rails": 0.0, "unit": "alpha_cmru"}, "rails: Input should be greater than 0"),
+        ({"rails": float("inf"), "unit": "alpha_cmru"}, "rails"),
+        ({"rails": 2.0, "unit": "cmru"}, "rails belongs to alpha_cmru only, unit is cmru"),
         ({"input_dependent_threshold": True}, "input_dependent_threshold belongs to bmru and cmru and alpha"),
         ({"epsilon": 0.5, "unit": "cmru"}, "epsilon belongs to fq_bmru and bmru only, unit is cmru"),
         ({"heads": 2}, "heads: unknown key; known at the top: dropout"),
@@ -188,7 +191,8 @@ def test_wrong_configuration(change, message):
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_saved_network_loads_equal(tmp_path, unit):
-    network = Network(config(unit, pool="last", levels=3 if unit == "cmru" else None))
+    options = {"cmru": {"levels": 3}, "alpha_cmru": {"rails": 2.5}}.get(unit, {})
+    network = Network(config(unit, pool="last", **options))
     if unit == "bmru":
         network.set_epsilon(0.5)
     save_network(network, tmp_path / "run")

@@ -11,6 +11,7 @@ THRESHOLD_CELLS = [
     lambda: CMRUCell(3, 5, levels=2),
     lambda: AlphaCMRUCell(3, 5, input_dependent_threshold=True),
     lambda: FQBMRUCell(3, 5),
+    lambda: AlphaCMRUCell(3, 5, rails=2.0),
 ]
 
 
@@ -39,6 +40,66 @@ def test_levels_beyond_reach_change_nothing():
     free = CMRUCell(3, 5)
     torch.testing.assert_close(free(x), same_weights(free, CMRUCell(3, 5, levels=100))(x))
     assert same_weights(free, CMRUCell(3, 5, levels=2))(x)[1].abs().max() <= 2
+
+
+def test_rails_beyond_reach_change_nothing_and_nearer_ones_hold_the_state():
+    torch.manual_seed(0)
+    x = 4 * torch.randn(6, 40, 3)
+    free = AlphaCMRUCell(3, 5)
+    torch.testing.assert_close(free(x), same_weights(free, AlphaCMRUCell(3, 5, rails=1e4))(x))
+    h = same_weights(free, AlphaCMRUCell(3, 5, rails=2.5))(x)[0].detach()
+    assert h.abs().max() == 2.5
+    assert not torch.equal(h, h.round())
+
+
+def test_packets_are_uneven_by_unit_in_training_only():
+    """Steps up and down are (1 + d/2) a and (1 - d/2) a, with one d a unit and pass."""
+    torch.manual_seed(0)
+    cell = AlphaCMRUCell(3, 2000).double()
+    with torch.no_grad():
+        cell.candidate.bias.zero_()
+        cell.threshold.zero_()
+        cell.initial_state.zero_()
+    x = torch.randn(1, 1, 3, dtype=torch.float64)
+    x = torch.cat([x, -x], 1)  # every unit up and down, or down and up
+    even = cell(x)[0].diff(dim=1, prepend=torch.zeros(1, 1, 2000))
+    cell.packet_asymmetry = 0.08
+    ratios = []
+    for _ in range(2):
+        uneven = cell(x)[0].diff(dim=1, prepend=torch.zeros(1, 1, 2000)) / even
+        up, down = torch.where(even > 0, uneven, 0).sum(1), torch.where(even < 0, uneven, 0).sum(1)
+        torch.testing.assert_close(up + down, torch.full_like(up, 2.0))
+        ratios.append(up - down)
+    assert abs(ratios[0].std().item() - 0.08) < 0.004
+    assert abs(ratios[0].mean().item()) < 0.006
+    assert not torch.equal(*ratios)
+    assert torch.equal(cell.eval()(x)[0].diff(dim=1, prepend=torch.zeros(1, 1, 2000)), even)
+
+
+@pytest.mark.parametrize("make", [lambda: BMRUCell(3, 5), *THRESHOLD_CELLS[1:], lambda: CMRUCell(3, 5)])
+def test_a_holdable_state_is_the_nearest_and_is_held(make):
+    torch.manual_seed(0)
+    cell = make().eval()
+    s = torch.linspace(-4, 4, 320).reshape(-1, 5)
+    held = cell.holdable(s)
+    assert torch.equal(cell.holdable(held), held)
+    idle = torch.zeros(len(s), 3, 3)
+    with torch.no_grad():
+        for parameter in (cell.candidate.weight, cell.candidate.bias):
+            parameter.zero_()
+        if isinstance(cell, FQBMRUCell):
+            cell.candidate.bias.fill_(float(cell.threshold_low.max()) + 0.01)
+    assert torch.equal(cell(idle, held)[0], held.unsqueeze(1).expand(-1, 3, -1)), "nothing moves it"
+    states = {
+        BMRUCell: torch.tensor([-1.0, 1.0]),
+        CMRUCell: torch.arange(-9.0, 10.0),
+        AlphaCMRUCell: torch.linspace(-9, 9, 7201),
+        FQBMRUCell: torch.tensor([0.0, 1.0]),
+    }[type(cell)]
+    limit = getattr(cell, "levels", None) or getattr(cell, "rails", None) or 9
+    states = states[states.abs() <= limit]
+    best = (s.unsqueeze(-1) - states).abs().min(-1).values
+    torch.testing.assert_close((s - held).abs(), best, rtol=0, atol=3e-3)
 
 
 def test_fq_state_is_exactly_zero_or_one_through_training_and_keeps_its_hysteresis():

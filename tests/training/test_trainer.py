@@ -129,6 +129,76 @@ def test_trained_weights_are_whole_units_and_in_range(task: Task) -> None:
     assert unit.candidate_noise == 0
 
 
+SIGNED: list[tuple[str, dict[str, Any]]] = [
+    ("bmru", {}),
+    ("cmru", {"levels": 2}),
+    ("cmru", {"levels": 1, "input_dependent_threshold": True}),
+    ("alpha_cmru", {"rails": 1.5}),
+]
+
+
+@pytest.mark.parametrize(("unit", "options"), SIGNED)
+def test_the_quantised_phase_ends_with_a_network_that_can_be_built(
+    task: Task, tmp_path: Path, unit: str, options: dict[str, Any]
+) -> None:
+    """What is validated is what is saved: whole units, and initial states that hardware can hold."""
+    net = network(unit=unit, **options)
+    with torch.no_grad():
+        net.units[0].initial_state.copy_(torch.tensor([-3.0, -0.4, -0.1, 0.1, 0.4, 3.0]))
+    changes = {"learning_rate": 0.1, "packet_asymmetry": 0.08 if unit == "alpha_cmru" else 0.0}
+    result = train(net, task, config(EVERYTHING, **changes), tmp_path)
+    chosen = next(row for row in result.history if row["step"] == result.metrics["best_step"])
+    assert chosen["validation_accuracy"] == result.metrics["validation_accuracy"]
+    assert chosen["validation_loss"] == pytest.approx(evaluate(net, task.validation).loss, rel=1e-6)
+    for name, value in load_network(tmp_path).named_parameters():
+        assert torch.equal(value, net.get_parameter(name))
+        if name.endswith("weight"):
+            assert torch.equal(value * 8, torch.round(value * 8))
+    cell = net.units[0]
+    assert torch.equal(cell.initial_state, cell.holdable(cell.initial_state))
+    assert getattr(cell, "packet_asymmetry", 0.0) == 0.0
+
+
+def test_without_a_quantised_phase_the_initial_state_is_free(task: Task) -> None:
+    net = network(unit="cmru", levels=2)
+    train(net, task, config(PLAIN, learning_rate=0.05))
+    assert not torch.equal(net.units[0].initial_state, net.units[0].initial_state.round())
+
+
+def test_packet_asymmetry_of_another_unit_is_refused(task: Task, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"packet_asymmetry: 0\.1 belongs to alpha_cmru"):
+        train(network(unit="cmru"), task, config(PLAIN, packet_asymmetry=0.1), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_packet_asymmetry_acts_in_training(task: Task) -> None:
+    found = []
+    for asymmetry in (0.0, 0.1, 0.1):
+        net = network(unit="alpha_cmru")
+        with torch.no_grad():
+            net.units[0].threshold.fill_(0.1)
+        train(net, task, config(PLAIN, packet_asymmetry=asymmetry))
+        found.append(weights(net))
+    even, uneven, again = found
+    assert not equal(even, uneven)
+    assert equal(uneven, again)
+
+
+@pytest.mark.parametrize("phases", [PLAIN, EVERYTHING])
+def test_constant_thresholds_stay_above_their_floor(task: Task, phases: dict[str, Any]) -> None:
+    net = network(unit="cmru", levels=2)
+    with torch.no_grad():
+        net.units[0].threshold.copy_(torch.tensor([-2.0, -0.1, 0.0, 0.1, 0.5, 2.0]))
+    train(net, task, config(phases, learning_rate=0.01, threshold_floor=0.3))
+    beta = net.units[0].beta(None).tolist()
+    assert 0.3 - 1e-6 <= min(beta) < 0.4
+    assert max(beta) > 1.5
+    assert net.units[0].threshold[1] < 0, "from below zero it goes no further than the floor"
+    for other in (network(), network(unit="cmru", input_dependent_threshold=True)):
+        with pytest.raises(ConfigError, match=r"threshold_floor: 0\.3 belongs to bmru, cmru and alpha_cmru"):
+            train(other, task, config(PLAIN, threshold_floor=0.3))
+
+
 def test_weight_limit_holds_in_the_main_phase(task: Task) -> None:
     net = network()
     train(net, task, config(PLAIN, learning_rate=0.5, weight_limit=0.75))

@@ -44,6 +44,8 @@ def test_survives_yaml() -> None:
         ({"betas": [0.9, 1.0]}, "betas"),
         ({"betas": [0.9]}, "betas"),
         ({"weight_noise": -0.1}, "weight_noise"),
+        ({"packet_asymmetry": -0.1}, "packet_asymmetry"),
+        ({"packet_asymmetry": 0.6}, "packet_asymmetry"),
         ({"margin": {"distance": 0.1}}, "margin.weight"),
         ({"quantization": {"units": 0, "steps": 5}}, "quantization.units"),
         ({"quantization": {"units": 16}}, "quantization.steps"),

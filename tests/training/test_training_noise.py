@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
 
+from cmru_hw.errors import ConfigError
 from cmru_hw.nn.network import Network, NetworkConfig
 from cmru_hw.nn.threshold_cell import ThresholdCell
 from cmru_hw.training.config import MarginConfig
 from cmru_hw.training.margin import margin_penalty
-from cmru_hw.training.noise import perturb, set_candidate_noise
+from cmru_hw.training.noise import perturb, set_candidate_noise, set_packet_asymmetry
 
 
-def network(unit: str = "fq_bmru") -> Network:
-    config = {"unit": unit, "input_size": 2, "model_size": 3, "hidden_size": 4}
+def network(unit: str = "fq_bmru", **options: Any) -> Network:
+    config = {"unit": unit, "input_size": 2, "model_size": 3, "hidden_size": 4, **options}
     return Network(NetworkConfig.model_validate({**config, "num_layers": 2, "num_classes": 2}))
 
 
@@ -64,6 +67,16 @@ def test_candidate_noise_is_set_on_every_unit() -> None:
     assert [cell.candidate_noise for cell in cells] == [0.07, 0.07]
 
 
+def test_packet_asymmetry_is_set_on_every_alpha_cmru_and_refused_elsewhere() -> None:
+    net = network("alpha_cmru")
+    set_packet_asymmetry(net, 0.08)
+    assert [unit.packet_asymmetry for unit in net.units] == [0.08, 0.08]
+    set_packet_asymmetry(network("cmru"), 0.0)
+    for other in (network("cmru"), network("fq_bmru"), nn.GRU(3, 4)):
+        with pytest.raises(ConfigError, match=r"training\.packet_asymmetry: 0\.08 belongs to alpha_cmru"):
+            set_packet_asymmetry(other, 0.08)
+
+
 class OneUnit(nn.Module):
     """A threshold unit whose candidate is its input."""
 
@@ -94,6 +107,27 @@ def test_margin_penalty_counts_shortfalls_of_valid_frames() -> None:
     penalty().backward()
     assert net.unit.threshold_low.grad is not None
     assert not net.unit.candidate._forward_hooks
+
+
+@pytest.mark.parametrize("unit", ["bmru", "cmru", "alpha_cmru"])
+@pytest.mark.parametrize("moving", [False, True])
+def test_margin_penalty_of_signed_units_sees_the_weights_in_use(unit: str, moving: bool) -> None:
+    """Against the trace of a network that has those weights, moving thresholds included."""
+    torch.manual_seed(0)
+    net, used = (network(unit, input_dependent_threshold=moving) for _ in range(2))
+    x, lengths = torch.randn(3, 5, 2), torch.tensor([5, 2, 4])
+    with margin_penalty(net, MarginConfig(distance=0.7, weight=2.0), lengths) as penalty:
+        functional_call(net, dict(used.named_parameters()), (x, lengths))
+    trace, valid = used.trace(x), torch.arange(5) < lengths[:, None]
+    shortfalls = []
+    for cell, fed, c in zip(used.units, trace["inputs"], trace["candidates"], strict=True):
+        distance = (c.abs() - cell.beta(fed)).abs()
+        shortfalls.append((0.7 - distance).clamp(min=0)[valid].mean())
+    assert shortfalls[0] > 0
+    assert penalty().item() == pytest.approx(2 * torch.stack(shortfalls).mean().item(), rel=1e-5)
+    penalty().backward()
+    assert all(cell.candidate.weight.grad.abs().sum() > 0 for cell in used.units)
+    assert all(p.grad.abs().sum() > 0 for n, p in used.named_parameters() if "unit.threshold" in n)
 
 
 @pytest.mark.parametrize(

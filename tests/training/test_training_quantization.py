@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +12,20 @@ from hypothesis import strategies as st
 
 from cmru_hw.errors import ConfigError
 from cmru_hw.nn.network import Network, NetworkConfig
-from cmru_hw.training.quantization import bake, fake_quantize, matrix_names, round_to_units
+from cmru_hw.nn.network_config import UnitName
+from cmru_hw.training.quantization import (
+    bake,
+    fake_hold,
+    fake_quantize,
+    matrix_names,
+    round_to_units,
+    state_names,
+)
 
 
-def network() -> Network:
-    return Network(
-        NetworkConfig(unit="fq_bmru", input_size=3, model_size=4, hidden_size=5, num_layers=2, num_classes=2)
-    )
+def network(unit: UnitName = "fq_bmru", **options: Any) -> Network:
+    sizes = {"input_size": 3, "model_size": 4, "hidden_size": 5, "num_layers": 2, "num_classes": 2}
+    return Network(NetworkConfig.model_validate({"unit": unit, **sizes, **options}))
 
 
 @given(
@@ -63,6 +71,44 @@ def test_bake_rounds_matrices_and_leaves_bias_currents() -> None:
     baked = {name: value.clone() for name, value in net.named_parameters()}
     bake(net, units=16, max_ratio=0.25)
     assert all(torch.equal(value, baked[name]) for name, value in net.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("unit", "options", "held"),
+    [
+        ("bmru", {}, [-1, -1, 1, 1, 1]),
+        ("cmru", {}, [-4, -1, 0, 1, 3]),
+        ("cmru", {"levels": 2}, [-2, -1, 0, 1, 2]),
+        ("alpha_cmru", {}, [-3.7, -0.6, 0.2, 1.4, 2.6]),
+        ("alpha_cmru", {"rails": 2.5}, [-2.5, -0.6, 0.2, 1.4, 2.5]),
+    ],
+)
+def test_initial_states_become_ones_that_the_unit_can_hold(
+    unit: UnitName, options: dict[str, Any], held: list[float]
+) -> None:
+    net = network(unit, **options)
+    names = state_names(net)
+    assert list(names) == ["layers.0.unit.initial_state", "layers.1.unit.initial_state"]
+    real = torch.tensor([-3.7, -0.6, 0.2, 1.4, 2.6])
+    wanted = torch.tensor(held, dtype=torch.float32).tolist()
+    for name, cell in names.items():
+        state = net.get_parameter(name)
+        with torch.no_grad():
+            state.copy_(real)
+        used = fake_hold(state, cell)
+        assert used.tolist() == wanted
+        (gradient,) = torch.autograd.grad((used * real).sum(), state)
+        assert torch.equal(gradient, real)
+        assert torch.equal(state, real)
+    bake(net, units=16, max_ratio=4.0)
+    for name in names:
+        assert net.get_parameter(name).tolist() == wanted
+
+
+def test_only_initial_states_that_training_moves_are_named() -> None:
+    assert state_names(network("fq_bmru")) == {}
+    assert state_names(network("lru")) == {}
+    assert list(state_names(network("cmru").units[0])) == ["initial_state"]
 
 
 @pytest.mark.parametrize(("units", "max_ratio"), [(0, 4.0), (4, 0.1), (4, float("nan"))])

@@ -1,0 +1,33 @@
+"""Choices of the mapping: the `mapping` section of a configuration file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cmru_hw.config import Strict
+from cmru_hw.design import Boundary
+
+
+class MappingConfig(Strict):
+    """Choices of the mapping."""
+
+    boundary: Boundary = "full"
+    latch: Literal["9t", "clocked"] | None = None  # default: 9t for fq_bmru, clocked for bmru
+    accumulator: Literal["latch_bank", "integrator"] | None = None  # default: what the unit's state asks for
+    levels: Annotated[int, Field(ge=1, le=64)] | None = None  # K of a cmru that was trained without
+    units: Annotated[int, Field(ge=1, le=256)] = 16  # unit transistors in a diode that weights divide by
+    copy_units: Annotated[int, Field(ge=1, le=256)] = 8  # in a diode that is only copied 1:1
+    bias_units: Annotated[int, Field(ge=1, le=256)] = 4  # in a bias current and in its reference
+    unit_current: Annotated[float, Field(gt=0)] = 1e-9  # A for one model unit
+    quiescent_current: Annotated[float, Field(ge=0)] = 3e-11  # A in both currents of an input pair
+    frame_period: Annotated[float, Field(gt=0)] = 1e-2  # s
+    ramp: Annotated[float, Field(gt=0)] = 1e-3  # s, in which inputs move to a frame's values
+    strict: bool = False  # refuse what would have to be clipped
+
+    @model_validator(mode="after")
+    def _ramp_fits_the_frame(self) -> Self:
+        if not self.ramp < self.frame_period:
+            raise ValueError(f"ramp must be shorter than frame_period, {self.frame_period:g} s")
+        return self

@@ -1,0 +1,238 @@
+"""What holds a layer's state: from the rows of its input to a row of currents that tell the state.
+
+Every function builds the stages of layer `layer` on x, the signed sum of `x` (rows by sign), and returns the
+name of the row that holds the state and the offset (A, [N]) of its currents: what flows where h = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from cmru_hw.errors import MappingError
+from cmru_hw.mapping.builder import Builder, none
+from cmru_hw.primitives.comparator import WindowComparator, comparator_geometry
+from cmru_hw.primitives.device import Array, Units
+from cmru_hw.primitives.latch import Latch, calibration
+from cmru_hw.primitives.latch_bank import LatchBank
+from cmru_hw.primitives.mirror import Term
+from cmru_hw.primitives.rectifier import rectifier_stages
+
+Built = tuple[str, Array]
+LATCH_OFFSET = 1.5
+"""A BMRU on the 9T latch: what is added to its candidate, in beta. The latch then sets at 2.5 beta and resets
+at 0.5 beta."""
+SMALLEST_STEP = 1e-11
+"""A; a state whose step is smaller drowns in the leakage of the off steps."""
+
+
+def fq_latch(builder: Builder, layer: int, x: dict[str, int]) -> Built:
+    """FQ-BMRU on the 9T latch, programmed so that it switches at the trained thresholds."""
+    unit, uc = f"layers.{layer}.unit", builder.choices.unit_current
+    (row,) = x
+    name = f"layer{layer}_candidate"
+    builder.matrix(name, builder.technology.latch_units, row, f"{unit}.candidate", read=True)
+    low, width, gain = (uc * builder.scaled[f"{unit}.{part}"] for part in ("threshold_low", "width", "gain"))
+    thresholds = [_fit_thresholds(builder, unit, i, low[i], low[i] + width[i]) for i in range(len(low))]
+    initial = builder.scaled[f"{unit}.initial_state"].astype(np.int64)
+    i_gain = _programmed_gain(builder, unit, gain)
+    return _latch(builder, layer, name, thresholds, i_gain, initial, "bit"), np.zeros(len(gain))
+
+
+def bmru_latch(builder: Builder, layer: int, x: dict[str, int]) -> Built:
+    """BMRU with a constant beta on the 9T latch, whose thresholds are positive: c gets an offset."""
+    unit = f"layers.{layer}.unit"
+    beta, gain = _beta(builder, unit), builder.choices.unit_current * builder.scaled[f"{unit}.gain"]
+    units, trained = builder.quantized(f"{unit}.candidate")
+    bias = builder.bias(f"{unit}.candidate.bias", LATCH_OFFSET * beta)
+    name = f"layer{layer}_candidate"
+    terms = tuple(Term(row, sign * units, sign * trained) for row, sign in x.items())
+    builder.nodes(name, "p", builder.technology.latch_units, terms, bias, read=True)
+    thresholds = []
+    smallest, widest = calibration(builder.technology).upper_range()
+    for i, one in enumerate(beta):
+        low, high = (LATCH_OFFSET - 1) * one, (LATCH_OFFSET + 1) * one
+        if not smallest <= high <= widest or low < builder.technology.smallest_threshold:
+            raise MappingError(
+                f"{unit}.threshold[{i}]: {builder.trained[f'{unit}.threshold'][i]:g} needs a latch "
+                f"that sets at {high:.3g} A; the 9T latch does from {smallest:.3g} to {widest:.3g} A"
+            )
+        thresholds.append((high, low))
+    initial = (_held_state(builder, unit, np.array([-1.0, 1.0])) > 0).astype(np.int64)
+    i_gain = _programmed_gain(builder, unit, 2 * gain)
+    return _latch(builder, layer, name, thresholds, i_gain, initial, "sign"), gain
+
+
+def fq_clocked(builder: Builder, layer: int, x: dict[str, int]) -> Built:
+    """FQ-BMRU on a clocked latch: a window of half the width around the middle of the two thresholds."""
+    unit, uc = f"layers.{layer}.unit", builder.choices.unit_current
+    (row,) = x
+    name = f"layer{layer}_candidate"
+    builder.matrix(name, builder.technology.latch_units, row, f"{unit}.candidate", read=True)
+    low, width, gain = (uc * builder.scaled[f"{unit}.{part}"] for part in ("threshold_low", "width", "gain"))
+    narrowest = 2 * smallest_beta(builder, layer)
+    for i in map(int, np.flatnonzero(width < narrowest)):
+        middle = low[i] + width[i] / 2
+        width[i] = builder.clip(f"{unit}.width", i, narrowest, "narrower than the clocked comparator decides")
+        low[i] = max(middle - width[i] / 2, 0.0)
+    middle = f"layer{layer}_middle"
+    builder.nodes(middle, "p", builder.technology.latch_units, (), low + width / 2, read=True)
+    comparator = _comparator(builder, layer, (name, middle), width / 2)
+    initial = builder.scaled[f"{unit}.initial_state"]
+    return _bank(builder, layer, comparator, gain, initial, "bit"), np.zeros(len(gain))
+
+
+def signed_bank(builder: Builder, layer: int, x: dict[str, int], levels: int | None) -> Built:
+    """BMRU (`levels` None) or CMRU on clocked latches."""
+    unit = f"layers.{layer}.unit"
+    comparator = _window(builder, layer, x)
+    gain = builder.choices.unit_current * builder.scaled[f"{unit}.gain"]
+    reach = levels or 1
+    states = np.arange(-reach, reach + 1.0) if levels else np.array([-1.0, 1.0])
+    initial = _held_state(builder, unit, states)
+    name = _bank(builder, layer, comparator, gain, initial, "count" if levels else "sign", reach)
+    return name, reach * gain
+
+
+def smallest_beta(builder: Builder, layer: int) -> float:
+    """The smallest threshold (A) that a comparator decides on before the strobe."""
+    geometry = comparator_geometry(builder.technology)
+    return geometry.node_capacitance * builder.technology.supply / builder.clocks[layer].evaluation
+
+
+def _window(builder: Builder, layer: int, x: dict[str, int]) -> str:
+    """Comparators of c = W_c x + b_c with beta, constant or |W_b x + b_b|."""
+    unit, prefix = f"layers.{layer}.unit", f"layer{layer}"
+    rows = builder.pair(f"{prefix}_candidate", f"{unit}.candidate", x)
+    names = rows[0].name, rows[1].name
+    if f"{unit}.threshold.weight" not in builder.scaled:
+        return _comparator(builder, layer, names, _beta(builder, unit))
+    pair = builder.pair(f"{prefix}_threshold", f"{unit}.threshold", x)
+    rectified = rectifier_stages(
+        f"{prefix}_beta", *pair, diode_units=builder.technology.latch_units, read=True
+    )
+    for stage in rectified:
+        builder.add(stage)
+    return _comparator(builder, layer, names, np.zeros(rows[0].size), rectified[-1].name)
+
+
+def _comparator(
+    builder: Builder, layer: int, rows: tuple[str, str], beta: Array, threshold_signal: str | None = None
+) -> str:
+    technology = builder.technology
+    stage = WindowComparator(
+        name=f"layer{layer}_comparator", polarity="p", diode_units=technology.latch_units,
+        copied=none(len(beta)), positive=rows[0], negative=rows[1], i_threshold=beta,
+        threshold_signal=threshold_signal, clock=clock_name(layer),
+    )  # fmt: skip
+    stage.check_clock(builder.clocks[layer], technology.supply, technology)
+    builder.add(stage)
+    return stage.name
+
+
+def _bank(
+    builder: Builder,
+    layer: int,
+    comparator: str,
+    gain: Array,
+    initial: Array,
+    holds: Literal["count", "sign", "bit"],
+    levels: int = 1,
+) -> str:
+    """A row of banks whose output moves by `gain` (A) for one unit of the state."""
+    technology = builder.technology
+    largest = technology.latch_units * technology.largest_unit_current
+    gain = gain.copy()
+    for i in range(len(gain)):
+        built = min(max(gain[i], SMALLEST_STEP), largest)
+        if built != gain[i]:
+            gain[i] = builder.clip(
+                f"layers.{layer}.unit.gain", i, built, "outside the range of an output step"
+            )
+    bank = LatchBank(
+        name=f"layer{layer}_bank", polarity="p", diode_units=builder.choices.units, copied=none(len(gain)),
+        comparator=comparator, holds=holds, levels=levels, i_alpha=gain,
+        initial_state=initial.astype(np.int64), clock=clock_name(layer),
+    )  # fmt: skip
+    made = bank.currents({}, {}, technology)["outputs"]
+    programmed = gain * gain * (bank.states[-1] - bank.states[0]) / made[:, -1]
+    builder.add(replace(bank, i_alpha=programmed))
+    return bank.name
+
+
+def clock_name(layer: int) -> str:
+    """Prefix of a layer's clock nets."""
+    return f"layer{layer}_clock"
+
+
+def _beta(builder: Builder, unit: str) -> Array:
+    """Constant thresholds (A)."""
+    beta = builder.choices.unit_current * np.abs(builder.scaled[f"{unit}.threshold"])
+    if (wrong := ~(beta > 0)).any():
+        i = int(np.argmax(wrong))
+        raise MappingError(f"{unit}.threshold[{i}]: beta must be > 0, got {beta[i]:g} A")
+    return beta
+
+
+def _held_state(builder: Builder, unit: str, states: Array) -> Array:
+    """Initial states, each the nearest one that can be held."""
+    trained = builder.scaled[f"{unit}.initial_state"]
+    nearest = states[np.abs(trained[:, None] - states).argmin(axis=1)]
+    for i in map(int, np.flatnonzero(np.abs(nearest - trained) > 1e-6)):
+        builder.note_clip(f"{unit}.initial_state", i, float(nearest[i]), "not a state of the latches")
+    return nearest
+
+
+def _programmed_gain(builder: Builder, unit: str, gain: Array) -> Array:
+    """I_gain (A) of 9T latches whose outputs are `gain`."""
+    table = calibration(builder.technology)
+    largest = float(table.gain[-1])
+    i_gain = table.programmed_gain(gain)
+    for i in map(int, np.flatnonzero(i_gain > largest)):
+        i_gain[i] = builder.clip(f"{unit}.gain", i, largest, "largest characterised gain current")
+    return i_gain
+
+
+def _latch(
+    builder: Builder, layer: int, candidate: str, thresholds: list[tuple[float, float]], i_gain: Array,
+    initial: Units, holds: Literal["bit", "sign"],
+) -> str:  # fmt: skip
+    """A row of 9T latches that set at the first and reset at the second of each pair of thresholds (A)."""
+    capacitances = builder.technology.latch_capacitance
+    programmed = [calibration(builder.technology).programmed(high, low) for high, low in thresholds]
+    i_threshold, i_width = np.array(programmed).T
+    builder.add(
+        Latch(
+            name=f"layer{layer}_latch", polarity="p", diode_units=builder.choices.units,
+            copied=none(len(i_gain)), candidate=candidate, i_threshold=i_threshold, i_width=i_width,
+            i_gain=i_gain, initial_state=initial, holds=holds,
+            capacitance=capacitances[min(layer, len(capacitances) - 1)],
+        )
+    )  # fmt: skip
+    return f"layer{layer}_latch"
+
+
+def _fit_thresholds(
+    builder: Builder, unit: str, i: int, beta_lo: float, beta_hi: float
+) -> tuple[float, float]:
+    """Upper and lower threshold (A) that the 9T latch can have, nearest to those asked for."""
+    card = builder.technology
+    smallest, widest = calibration(card).upper_range()
+    if 0 < beta_hi - beta_lo < card.smallest_hysteresis:
+        builder.clip(f"{unit}.width", i, 0.0, "narrower than the smallest hysteresis: a comparator")
+        beta_hi = beta_lo = (beta_hi + beta_lo) / 2
+    if not smallest <= beta_hi <= widest:
+        nearest = min(max(beta_hi, smallest), widest)
+        reason = "upper threshold outside the characterised range"
+        if beta_lo > nearest:  # move both thresholds, keep the width as far as it goes
+            built = max(nearest - (beta_hi - beta_lo), 0.0)
+            beta_hi += builder.clip(f"{unit}.threshold_low", i, built, reason) - beta_lo
+            beta_lo = built
+        if abs(beta_hi - nearest) > 1e-9 * nearest:
+            builder.clip(f"{unit}.width", i, nearest - beta_lo, reason)
+        beta_hi = nearest
+    if 0 < beta_lo < card.smallest_threshold and beta_lo < beta_hi:
+        beta_lo = builder.clip(f"{unit}.threshold_low", i, 0.0, "below leakage: never resets")
+    return beta_hi, beta_lo
