@@ -14,16 +14,27 @@ from numpy.typing import NDArray
 
 from cmru_hw.design import Design, Pooled, block_of
 from cmru_hw.primitives.device import Array, Shifts
+from cmru_hw.primitives.noise_source import Noise
 from cmru_hw.primitives.signal import Frame
 from cmru_hw.result import Result
 from cmru_hw.stimulus import Stimulus
 
 
 class BehavioralModel:
-    """A design's gains and thresholds, ideal or of the given chips, ready to step."""
+    """A design's gains and thresholds, ideal or of the given chips, ready to step.
 
-    def __init__(self, design: Design, shifts: Shifts | None = None) -> None:
+    `noise`, by stage, adds to the current of every diode of the stage; `seed` draws it, equal for all chips.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        shifts: Shifts | None = None,
+        noise: Mapping[str, Noise] | None = None,
+        seed: int = 0,
+    ) -> None:
         self.design = design
+        self._noise, self._seed = design.named(noise or {}), seed
         given = shifts or {}
         self._currents: dict[str, Any] = {
             stage.name: stage.currents(design.signals, given, design.technology) for stage in design.stages
@@ -46,18 +57,31 @@ class BehavioralModel:
             for stage in design.stages
             if (start := stage.start()) is not None
         }
+        added = self._drawn_noise(x)
         for t in range(x.shape[1]):
             values = {name: current[:, t] for name, current in currents.items()}
             frame = Frame(technology=design.technology, clocks=design.clocks, before=states, values=values)
             for stage in design.stages:
                 name = stage.name
                 stage.advance(frame, self._currents[name])
+                if name in added:
+                    frame.values[name] = np.maximum(frame.values[name] + added[name][..., t], 0.0)
                 for polarity, drive in stage.drives(
                     frame.values[name], design.facts.supply, design.technology
                 ).items():
                     frame.drives[name, polarity] = drive
             states = frame.states
             yield frame
+
+    def _drawn_noise(self, x: Array) -> dict[str, Array]:
+        """Noise currents (A) by stage, [B, N, T]."""
+        drawn = {}
+        for number, (name, noise) in enumerate(sorted(self._noise.items())):
+            random = np.random.default_rng([self._seed, number])
+            shape = (len(x), self.design.signals[name].size, x.shape[1])
+            period = self.design.facts.frame_period
+            drawn[name] = noise.source.frame_noise(random, shape, period, noise.pole)
+        return drawn
 
     def run(self, stimulus: Stimulus) -> Result:
         """Everything about the inputs."""

@@ -59,6 +59,10 @@ InputFile = Annotated[
     Path, typer.Option("--input", help="x [B, T, I] as .npy, or .npz with x and optionally lengths, times.")
 ]
 Workers = Annotated[Optional[int], typer.Option(min=1, help="ngspice processes; default one a core.")]  # noqa: UP045
+Checked = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=0, help="Inputs of a clocked design to run with two tolerance sets; default all."),
+]
 
 
 @app.command()
@@ -177,6 +181,7 @@ def simulate(
     chips: Annotated[int, typer.Option(min=0, help="Mismatched chips (behavioral); 0: nominal.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the chips.")] = 0,
     workers: Workers = None,
+    checked: Checked = None,
     as_json: Json = False,
 ) -> None:
     """Simulate a design; writes logits, decisions, states, power and (ngspice) waveforms to an .npz.
@@ -188,7 +193,7 @@ def simulate(
     if chips and engine is Engine.ngspice:
         raise ConfigError("--chips: mismatched chips are simulated by the behavioral engine only")
     keep = _runs_of(output)
-    result = _simulate(built, stimulus, engine, workers, chips, seed, keep)
+    result = _simulate(built, stimulus, engine, workers, chips, seed, keep, checked)
     result.save(output)
     shutil.rmtree(keep, ignore_errors=True)
     summary = {
@@ -209,6 +214,7 @@ def compare(
     input: InputFile,
     output: Annotated[Path, typer.Option("-o", "--output")] = Path("agreement.json"),
     workers: Workers = None,
+    checked: Checked = None,
     as_json: Json = False,
 ) -> None:
     """Agreement of the trained, the behavioural and the SPICE model; every disagreement classified.
@@ -224,7 +230,7 @@ def compare(
     trained = run_trained(load_network(design), built, stimulus)
     behavioral = _simulate(built, stimulus, Engine.behavioral)
     keep = _runs_of(output)
-    spice = _simulate(built, stimulus, Engine.ngspice, workers, keep=keep)
+    spice = _simulate(built, stimulus, Engine.ngspice, workers, keep=keep, checked=checked)
     found = {
         "trained_behavioral": agreement(built, trained, behavioral).to_json(),
         "behavioral_spice": agreement(built, behavioral, spice).to_json(),
@@ -255,6 +261,7 @@ def power(
     input: Annotated[Optional[Path], typer.Option("--input", help="As for simulate.")] = None,  # noqa: UP045
     engine: Annotated[Optional[Engine], typer.Option(help="Default: both.")] = None,  # noqa: UP045
     workers: Workers = None,
+    checked: Checked = None,
     as_json: Json = False,
 ) -> None:
     """Supply power by layer and primitive; without --input, at rest (ten frames of zero input).
@@ -276,7 +283,7 @@ def power(
     engines = list(Engine) if engine is None else [engine]
     found: dict[str, Any] = {"input": "at rest" if input is None else str(input)}
     for one in engines:
-        found[one.value] = analyse(_simulate(built, stimulus, one, workers), stimulus)
+        found[one.value] = analyse(_simulate(built, stimulus, one, workers, checked=checked), stimulus)
     if as_json:
         _print_json(found)
         return
@@ -386,6 +393,11 @@ def _load(design: Path, input: Path) -> tuple[Design, Stimulus]:
         raise ConfigError(
             f"{input}: times: a frame must outlast the ramp of {built.facts.ramp:g} s, got {shortest:g}"
         )
+    if built.clocks and shortest < built.facts.frame_period * (1 - 1e-9):
+        raise ConfigError(
+            f"{input}: times: the design's clock needs frames of {built.facts.frame_period:g} s or more, "
+            f"got {shortest:g}"
+        )
     return built, stimulus
 
 
@@ -397,6 +409,7 @@ def _simulate(
     chips: int = 0,
     seed: int = 0,
     keep: Path | None = None,
+    checked: int | None = None,
 ) -> Result:
     from cmru_hw.behavioral import BehavioralModel
     from cmru_hw.console import progress_bar
@@ -407,7 +420,7 @@ def _simulate(
     from cmru_hw.spice.simulate import simulate
 
     with progress_bar("ngspice", len(stimulus)) as report:
-        return simulate(design, stimulus, workers=workers, progress=report, keep=keep)
+        return simulate(design, stimulus, workers=workers, progress=report, keep=keep, checked=checked)
 
 
 def _print_json(content: dict[str, Any]) -> None:

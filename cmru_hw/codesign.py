@@ -42,6 +42,7 @@ class SimulationConfig(Strict):
 
     inputs: Annotated[int, Field(ge=1)] = 24
     workers: Annotated[int, Field(ge=1)] | None = None  # default: one a core
+    checked: Annotated[int, Field(ge=0)] | None = None  # inputs run with two tolerance sets, if clocked
 
 
 class RobustnessConfig(Strict):
@@ -163,7 +164,14 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
     some = stimulus.select(chosen)
     write_deck(job(design, some, 0), out / "netlist")
     with progress_bar("ngspice", len(some)) as bar:
-        spice = simulate(design, some, workers=config.simulation.workers, progress=bar, keep=out / "spice")
+        spice = simulate(
+            design,
+            some,
+            workers=config.simulation.workers,
+            progress=bar,
+            keep=out / "spice",
+            checked=config.simulation.checked,
+        )
     some_behavioral = model.run(some)
 
     accuracies = run_chips(design, stimulus, split.y, config.robustness, out)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ Stage = Input | Mirror | Latch | WindowComparator | LatchBank
 Pool = Literal["mean", "last", "vote"]
 Boundary = Literal["full", "core"]
 Decisions = NDArray[np.int64]
+T = TypeVar("T")
 
 
 class Facts(Strict):
@@ -123,6 +124,12 @@ class Design:
             name: BankClock.for_layer(self.facts.frame_period, layer, len(names))
             for layer, name in enumerate(names)
         }
+
+    def named(self, by_stage: Mapping[str, T]) -> Mapping[str, T]:
+        """A mapping by stage, checked. Raises ConfigError for a stage that the design does not have."""
+        if unknown := sorted(set(by_stage) - set(self.signals)):
+            raise ConfigError(f"design: there is no stage called {unknown[0]!r}")
+        return by_stage
 
     def devices(self) -> dict[str, DeviceArray]:
         """Every transistor, as `{stage}.{part}`; the one list that mismatch, area and count are made from."""

@@ -11,20 +11,21 @@ import hashlib
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cmru_hw.config import Strict, load, packaged
-from cmru_hw.errors import ConfigError
+from cmru_hw.config import Strict, load, packaged, validate
+from cmru_hw.errors import ConfigError, MappingError
 
 BOLTZMANN_OVER_CHARGE = 1.380649e-23 / 1.602176634e-19  # V/K, exact SI values
 ZERO_CELSIUS = 273.15  # K
 
 Positive = Annotated[float, Field(gt=0)]
 Polarity = Literal["n", "p"]
+M = TypeVar("M", bound=Strict)
 
 
 class Geometry(Strict):
@@ -66,6 +67,7 @@ class Technology(Strict):
     smallest_hysteresis: Positive  # A; a narrower latch is built as a comparator
     smallest_threshold: Positive  # A; a latch with a lower beta_lo never resets
     rest_margin: Positive  # A; candidates resting closer than this to a threshold are reported
+    cells: dict[str, dict[str, Any]] = Field(default_factory=dict)  # by primitive, which checks its own
     sources: list[str]
 
     @property
@@ -78,6 +80,13 @@ class Technology(Strict):
         slope = self.slope_factor.of(polarity) * self.thermal_voltage
         above = slope * np.log(np.maximum(current, 1e-15) / 1e-9)
         return np.maximum(self.gate_voltage_at_1na.of(polarity) + above, 0.0)
+
+    def cell(self, primitive: str, model: type[M]) -> M:
+        """What the card says about a primitive. Raises MappingError if nothing, ConfigError if nonsense."""
+        if primitive not in self.cells:
+            known = ", ".join(self.cells) or "none"
+            raise MappingError(f"{self.name}: has no {primitive.replace('_', ' ')}; its cells: {known}")
+        return validate(model, self.cells[primitive], f"{self.name}: cells.{primitive}")
 
     @property
     def folder(self) -> Path:

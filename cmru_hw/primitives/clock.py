@@ -42,7 +42,8 @@ class BankClock:
     P1_RISE: ClassVar[float] = 0.60
     P1_FALL: ClassVar[float] = 0.90
     SETTLE: ClassVar[float] = 0.57  # of the span: time for the currents before a layer and after the last
-    PIECES: ClassVar[int] = 12
+    PIECES: ClassVar[int] = 12  # of pe's fall
+    AFTER: ClassVar[tuple[float, ...]] = (1, 2, 4, 6, 10, 16, 24)  # points after it, in pieces
     SHORTEST: ClassVar[float] = 0.6e-3  # s: the span at which the bank was counted in ngspice
 
     def __post_init__(self) -> None:
@@ -89,9 +90,9 @@ class BankClock:
     def waveform(self, phase: str, starts: Array, supply: float) -> Array:
         """Points (s, V) of a phase over frames that begin at `starts` [T + 1], the last being the end.
 
-        The fall of pe and as long again twice over come in `PIECES` each, so that the simulator takes no step
-        across the regeneration: an implicit method with a step longer than a pair's time constant would hold
-        it at its metastable point. Raises MappingError if a frame is shorter than the clock's.
+        The fall of pe comes in `PIECES`, with points `AFTER` it, so that the simulator takes no step across the
+        regeneration: an implicit method with a step longer than a pair's time constant would hold it at its
+        metastable point. A pair that decides late has less current and a longer time constant. Raises MappingError if a frame is shorter than the clock's.
         """
         shortest = float(np.diff(starts).min())
         if shortest < self.frame_period * (1 - 1e-9):
@@ -111,7 +112,8 @@ class BankClock:
             up, down = (start + (self.offset + at * self.span) * self.frame_period for at in (rise, fall))
             points += [(up, 0.0), (up + self.edge, supply), (down, supply)]
             if phase == "pe":
-                steps = np.arange(1, 3 * self.PIECES + 1) / self.PIECES
+                pieces = [*range(1, self.PIECES + 1), *(self.PIECES + after for after in self.AFTER)]
+                steps = np.array(pieces) / self.PIECES
                 points += [(down + at * self.fall, supply * max(1.0 - at, 0.0)) for at in steps]
             else:
                 points.append((down + self.edge, 0.0))

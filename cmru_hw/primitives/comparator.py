@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from cmru_hw.config import Strict
 from cmru_hw.errors import MappingError
 from cmru_hw.primitives.clock import BankClock, clock_net
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, strength
@@ -48,9 +49,8 @@ _TRANSISTORS: dict[str, Polarity] = {
 _MIRRORS = ("win", "lose", "threshold")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparatorGeometry:
-    """What a technology card must say about the comparator."""
+class ComparatorGeometry(Strict):
+    """What a technology card says about the comparator, under `cells.window_comparator`."""
 
     pair: Geometry  # wide: its gate voltage at the mirrors' currents must stay below the logic's threshold
     equaliser: Geometry
@@ -59,23 +59,9 @@ class ComparatorGeometry:
     pair_weight: float  # d ln(trip current) / d ln(strength of the pair transistor on its side)
 
 
-GEOMETRY = {
-    "generic180": ComparatorGeometry(
-        pair=Geometry(w_um=5.0, l_um=1.0),
-        equaliser=Geometry(w_um=1.0, l_um=0.5),
-        node_capacitance=4e-14,
-        clock_capacitance=4.4e-15,
-        pair_weight=1.0,
-    )
-}
-"""By technology. Sources: geometry, `bank_*.cir` of the study; the rest, measured in ngspice 39."""
-
-
 def comparator_geometry(technology: Technology) -> ComparatorGeometry:
     """The comparator's part of a card. Raises MappingError where the technology has none."""
-    if technology.name not in GEOMETRY:
-        raise MappingError(f"{technology.name}: has no window comparator; known: {', '.join(GEOMETRY)}")
-    return GEOMETRY[technology.name]
+    return technology.cell("window_comparator", ComparatorGeometry)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from cmru_hw.config import Strict
 from cmru_hw.errors import MappingError
 from cmru_hw.primitives.clock import clock_net
 from cmru_hw.primitives.comparator import WindowComparator
@@ -55,8 +56,7 @@ _LOGIC = {
 """Cells of the subcircuit file by the polarity of their transistors X1, X2, ..."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draw:
+class Draw(Strict):
     """What one bank takes from the supply besides its output. A capacitance C stands for an energy C V^2."""
 
     clock: float  # F that the edges of its clock charge every frame
@@ -67,9 +67,8 @@ class Draw:
     leakage_a_latch: float  # A
 
 
-@dataclass(frozen=True, kw_only=True)
-class BankGeometry:
-    """What a technology card must say about the bank."""
+class BankGeometry(Strict):
+    """What a technology card says about the bank, under `cells.latch_bank`."""
 
     logic: Geometry
     switch: Geometry  # of the output steps
@@ -77,27 +76,9 @@ class BankGeometry:
     single: Draw
 
 
-GEOMETRY = {
-    "generic180": BankGeometry(
-        logic=Geometry(w_um=0.5, l_um=0.5),
-        switch=Geometry(w_um=0.5, l_um=1.0),
-        bank=Draw(
-            clock=13.9e-15, held=8.4e-15, decided=17e-15, moved=36e-15, leakage=2e-12, leakage_a_latch=6e-13
-        ),
-        single=Draw(
-            clock=4.7e-15, held=1.0e-15, decided=0.0, moved=8.8e-15, leakage=0.0, leakage_a_latch=5.4e-13
-        ),
-    )
-}
-"""By technology. Sources: geometry, `bank_*.cir` of the study; draw, `bank_bench` in ngspice 39 at 0.8 V and
-27 C, K = 2 and 4, frames of 1 and 10 ms that hold, push against the end, or move every time."""
-
-
 def bank_geometry(technology: Technology) -> BankGeometry:
     """The bank's part of a card. Raises MappingError where the technology has none."""
-    if technology.name not in GEOMETRY:
-        raise MappingError(f"{technology.name}: has no latch bank; known: {', '.join(GEOMETRY)}")
-    return GEOMETRY[technology.name]
+    return technology.cell("latch_bank", BankGeometry)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -251,6 +251,14 @@ class NoiseSource:
         return replace(self, white=self.white / arrives)
 
 
+@dataclass(frozen=True)
+class Noise:
+    """A noise source in parallel with each diode of a stage, whose node has a pole at `pole` (Hz)."""
+
+    source: NoiseSource
+    pole: float
+
+
 def interpolated(x: float) -> float:
     """Share of white noise's variance that a pole sees of samples x time constants apart, joined by lines.
 

@@ -215,6 +215,11 @@ class Memory(Signal):
 
     dtype: ClassVar[type[np.generic]] = np.int8  # of states in a result
 
+    @property
+    def resolution(self) -> float:
+        """States closer than this are one state."""
+        return 0.5
+
     @abstractmethod
     def start(self) -> Array:
         """The initial state, [size]."""

@@ -22,18 +22,12 @@ from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units
 from cmru_hw.primitives.latch_bank import LatchBank
 from cmru_hw.primitives.mirror import Input
 from cmru_hw.primitives.signal import Signal, gate, source_net
-from cmru_hw.spice.job import LATCH, Job, Tolerances, Transient
+from cmru_hw.spice.job import LATCH, STRICT, Job, Tolerances, Transient
 from cmru_hw.spice.netlist import MODELS, RAILS, waveform
 from cmru_hw.spice.ngspice import run_many
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.spice.simulate import LONGEST_STEP, SOURCE_ABSTOL
 from cmru_hw.technology import Technology
-
-STRICT = Tolerances(gmin=1e-18, abstol=1e-16, vntol=1e-6, reltol=2e-5, chgtol=1e-19, trtol=3.0)
-"""The second opinion: a count is a result only where this set and LATCH agree."""
-
-QUICK = Tolerances(gmin=1e-18, abstol=1e-16, vntol=1e-6, reltol=1e-3, chgtol=1e-17, trtol=7.0)
-"""2.5 times faster than LATCH, for many chips."""
 
 CLOCK = "clock"
 RAMP = 5e-5  # s, in which inputs move

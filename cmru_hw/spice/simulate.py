@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +13,12 @@ import numpy as np
 
 from cmru_hw.config import write_atomically
 from cmru_hw.design import Design, Pooled
-from cmru_hw.errors import ConfigError
+from cmru_hw.errors import ConfigError, SimulationError
 from cmru_hw.primitives.device import Array, Shifts
+from cmru_hw.primitives.noise_source import Noise
 from cmru_hw.primitives.signal import Decider
 from cmru_hw.result import Result, write_arrays
-from cmru_hw.spice.job import FAST, LATCH, Job, Tolerances, Transient
+from cmru_hw.spice.job import FAST, LATCH, QUICK, Job, Tolerances, Transient
 from cmru_hw.spice.netlist import (
     ammeters,
     build,
@@ -49,8 +50,9 @@ def job(
     index: int,
     shifts: Shifts | None = None,
     tolerances: Tolerances | None = None,
+    noise: Mapping[str, Noise] | None = None,
 ) -> Job:
-    """The deck of one input, over its valid frames. Default tolerances: FAST, of clocked designs LATCH."""
+    """The deck of one input, over its valid frames. Default tolerances: FAST, of clocked designs QUICK."""
     frames = int(stimulus.lengths[index])
     starts = stimulus.starts[: frames + 1]
     if np.diff(starts).min() <= design.facts.ramp:
@@ -68,11 +70,11 @@ def job(
     longest = frame / STEPS_A_FRAME
     if design.clocks:
         cells = sum(memory.size for memory in design.memories)
-        tolerances = replace(tolerances or LATCH, abstol=SOURCE_ABSTOL * cells)
+        tolerances = replace(tolerances or QUICK, abstol=SOURCE_ABSTOL * cells)
         longest = min(longest, LONGEST_STEP)
     return Job(
         title=f"input {index}, {frames} frames",
-        netlist=str(build(design, currents, starts, shifts)),
+        netlist=str(build(design, currents, starts, shifts, noise)),
         analysis=Transient(stop=float(starts[-1]), max_step=longest, print_step=frame / 50),
         save=tuple(dict.fromkeys(saved)),
         tolerances=tolerances or FAST,
@@ -87,28 +89,58 @@ def simulate(
     design: Design,
     stimulus: Stimulus,
     shifts: Shifts | None = None,
-    tolerances: Tolerances | None = None,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
     keep: Path | None = None,
+    noise: Mapping[str, Noise] | None = None,
+    checked: int | None = None,
 ) -> Result:
     """Every input through ngspice, as many at a time as there are cores; `shifts` are those of one chip.
 
-    With a folder `keep`, each finished run is written there under a name that holds a hash of its deck,
-    and is not run again. Raises SimulationError (with the deck and the simulator's line) if a run fails.
+    Of a clocked design, `checked` inputs (evenly spaced; default all) run a second time with tighter
+    tolerances, and those runs are the result. `noise` is as in `netlist.build`; ngspice cannot repeat its
+    numbers, so nothing is then checked. With a folder `keep`, each finished run is written there under a
+    name that holds a hash of its deck, and is not run again. Raises SimulationError (with the deck and the
+    simulator's line) if a run fails, or if the two runs of an input do not tell the same states.
     """
-    jobs = [job(design, stimulus, index, shifts, tolerances) for index in range(len(stimulus))]
-    paths = [keep / f"input_{i:04d}_{deck_hash(one)}.npz" if keep else None for i, one in enumerate(jobs)]
-    runs = {i: Run.load(path) for i, path in enumerate(paths) if path is not None and path.exists()}
-    missing = [i for i in range(len(jobs)) if i not in runs]
-    for number, data in imap((jobs[i] for i in missing), workers):
-        index = missing[number]
-        runs[index] = read_run(design, stimulus, index, data)
-        if (path := paths[index]) is not None:
-            runs[index].save(path)
+    inputs = len(stimulus)
+    count = 0 if noise or not design.clocks else min(inputs if checked is None else checked, inputs)
+    twice = set() if count == 0 else set(np.linspace(0, inputs - 1, count).round().astype(int).tolist())
+    first = QUICK if design.clocks else FAST
+    plan = [(index, first) for index in range(inputs)] + [(index, LATCH) for index in sorted(twice)]
+    jobs = [job(design, stimulus, index, shifts, tolerances, noise) for index, tolerances in plan]
+    paths = [
+        keep / f"input_{i:04d}_{deck_hash(one)}.npz" if keep else None
+        for (i, _), one in zip(plan, jobs, strict=True)
+    ]
+    runs = {n: Run.load(path) for n, path in enumerate(paths) if path is not None and path.exists()}
+    missing = [n for n in range(len(jobs)) if n not in runs]
+    for number, data in imap((jobs[n] for n in missing), workers):
+        n = missing[number]
+        runs[n] = read_run(design, stimulus, plan[n][0], data)
+        if (path := paths[n]) is not None:
+            runs[n].save(path)
         if progress:
-            progress(len(runs))
-    return collect(design, stimulus, [runs[index] for index in range(len(jobs))])
+            progress(len(runs) * inputs // len(plan))
+    results = {plan[n][0]: runs[n] for n in range(inputs)}
+    for n in range(inputs, len(plan)):
+        index = plan[n][0]
+        _refuse_disagreement(design, index, results[index], runs[n])
+        results[index] = runs[n]
+    return collect(design, stimulus, [results[index] for index in range(inputs)])
+
+
+def _refuse_disagreement(design: Design, index: int, loose: Run, tight: Run) -> None:
+    """Raise SimulationError, naming the first frame, if two runs of an input do not tell the same states."""
+    for layer, memory in enumerate(design.memories):
+        differs = np.abs(loose.states[layer] - tight.states[layer]) > memory.resolution
+        if differs.any():
+            frame, cell = (int(at) for at in np.argwhere(differs)[0])
+            raise SimulationError(
+                f"input {index}: two tolerance sets disagree, first in frame {frame}, {memory.name} {cell}: "
+                f"{loose.states[layer][frame, cell]:g} with reltol {QUICK.reltol:g}, "
+                f"{tight.states[layer][frame, cell]:g} with {LATCH.reltol:g}; neither is a result"
+            )
 
 
 def deck_hash(run: Job) -> str:

@@ -14,7 +14,7 @@ UNITS = 16
 
 
 def random_network(seed: int, on_grid: bool = True, **changes: Any) -> Network:
-    """An FQ-BMRU network whose latches really switch; by default with weights in whole sixteenths."""
+    """A network, by default FQ-BMRU, whose latches really switch and with weights in whole sixteenths."""
     sizes: dict[str, Any] = {
         "unit": "fq_bmru", "input_size": 3, "model_size": 4, "hidden_size": 4, "num_layers": 2,
         "num_classes": 2,
@@ -32,11 +32,18 @@ def random_network(seed: int, on_grid: bool = True, **changes: Any) -> Network:
         elif kind == "bias":
             new = random.normal(0.3, 0.2, shape)
         elif kind == "initial_state":
-            new = random.integers(0, 2, shape)
+            reach = network.config.levels or 1
+            new = {
+                "fq_bmru": random.integers(0, 2, shape),
+                "bmru": random.choice([-1, 1], shape),
+                "cmru": random.integers(-reach, reach + 1, shape),
+                "alpha_cmru": random.uniform(-0.5, 0.5, shape),
+            }[network.config.unit]
         else:
-            new = random.uniform(
-                *{"threshold_low": (0.15, 0.6), "width": (0.1, 0.5), "gain": (0.5, 1.5)}[kind], shape
-            )
+            limits = {"threshold_low": (0.15, 0.6), "width": (0.1, 0.5), "gain": (0.5, 1.5)}
+            new = random.uniform(*(limits | {"threshold": (0.3, 0.8)})[kind], shape)
+            if kind == "gain" and network.config.unit != "fq_bmru":
+                new = new * random.choice([-0.4, 0.4], shape)
         state[name] = torch.tensor(np.asarray(new), dtype=torch.float32)
     network.load_state_dict(state)
     return network.eval()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cmru_hw.errors import MappingError
-from cmru_hw.primitives.comparator import GEOMETRY, WindowComparator
+from cmru_hw.primitives.comparator import WindowComparator, comparator_geometry
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.mirror import Input
 from cmru_hw.spice.bank_bench import BankBench, BankRun, count
@@ -118,8 +118,8 @@ def test_what_cannot_be_built_is_refused(changes: dict[str, Any], complaint: str
 
 
 def test_a_technology_without_comparator_is_refused() -> None:
-    other = GENERIC.model_copy(update={"name": "other"})
-    with pytest.raises(MappingError, match="other: has no window comparator"):
+    other = GENERIC.model_copy(update={"cells": {}})
+    with pytest.raises(MappingError, match="generic180: has no window comparator"):
         comparator().devices(other)
 
 
@@ -127,7 +127,7 @@ def test_twelve_transistors_a_cell() -> None:
     parts = comparator().devices(GENERIC)
     drawn = sum(array.units.astype(bool).sum() for name, array in parts.items() if name != "diode")
     assert drawn == 12 * 2
-    assert parts["pair_out"].geometry == GEOMETRY["generic180"].pair
+    assert parts["pair_out"].geometry == comparator_geometry(GENERIC).pair
 
 
 @pytest.mark.parametrize("part", ["win", "lose", "threshold", "pair_out", "pair_rest", "diode"])

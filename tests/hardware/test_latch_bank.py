@@ -15,11 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmru_hw.errors import MappingError
-from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.clock import BankClock
-from cmru_hw.primitives.latch_bank import GEOMETRY, LatchBank
+from cmru_hw.primitives.device import Array
+from cmru_hw.primitives.latch_bank import LatchBank, bank_geometry
 from cmru_hw.spice.bank_bench import (
-    QUICK,
     BankBench,
     BankRun,
     circuit,
@@ -29,6 +28,7 @@ from cmru_hw.spice.bank_bench import (
     expected_states,
     job,
 )
+from cmru_hw.spice.job import QUICK
 from cmru_hw.technology import load_technology
 
 GENERIC = load_technology("generic180")
@@ -312,7 +312,7 @@ def test_units_in_parallel_are_those_of_devices() -> None:
     assert re.search(r"output_step .*U=2", netlist)
     assert devices["diode"].units.tolist() == [16]
     assert bench(single=True, levels=1).stages[3].devices(GENERIC)["alpha"].units.tolist() == [[4]]
-    assert devices["set_reset_4"].geometry == GEOMETRY["generic180"].logic
+    assert devices["set_reset_4"].geometry == bank_geometry(GENERIC).logic
     assert devices["set_reset_4"].polarity == "p"
 
 
@@ -364,10 +364,10 @@ def test_waveforms_keep_their_order_in_frames_of_any_length() -> None:
         ),
         (lambda: bank(levels=0), "bank: levels must be >= 1, got 0"),
         (lambda: bank(holds="sign"), "a sign has levels = 1"),
-        (lambda: bank(initial_state=np.array([0, 3])), "unit 1: initial state must be one of -2, -1, 0, 1, 2"),
-        (lambda: bank(levels=1, holds="sign", initial_state=np.array([1, 0])), "unit 1: .* must be one of -1, 1"),
+        (lambda: bank(initial_state=np.array([0, 3])), "unit 1: .* one of -2, -1, 0, 1, 2"),
+        (lambda: bank(levels=1, holds="sign", initial_state=np.array([1, 0])), "unit 1: .* one of -1, 1"),
         (lambda: bank(i_alpha=np.array([0.0, 1e-9])), "unit 0: I_alpha must be > 0"),
-        (lambda: bank().devices(GENERIC.model_copy(update={"name": "other"})), "other: has no latch bank"),
+        (lambda: bank().devices(GENERIC.model_copy(update={"cells": {}})), "generic180: has no latch bank"),
         (
             lambda: bench(beta=0.05 * NANO, margin=0.0).stages[2].check_clock(
                 BankClock.for_layer(1e-3), 0.8, GENERIC
