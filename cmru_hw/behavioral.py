@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cmru_hw.design import Design, Pooled, block_of
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.noise_source import Noise
-from cmru_hw.primitives.signal import Frame
+from cmru_hw.primitives.signal import Frame, over_batch
 from cmru_hw.result import Result
 from cmru_hw.stimulus import Stimulus
 
@@ -53,9 +53,9 @@ class BehavioralModel:
         design = self.design
         currents = design.encode(x)
         states = {
-            stage.name: np.broadcast_to(start, (len(x), stage.size))
+            stage.name: np.broadcast_to(over_batch(start), (*start.shape[:-1], len(x), stage.size))
             for stage in design.stages
-            if (start := stage.start()) is not None
+            if (start := stage.start(self._currents[stage.name])) is not None
         }
         added = self._drawn_noise(x)
         for t in range(x.shape[1]):
@@ -131,7 +131,7 @@ class BehavioralModel:
             logits=stacked(logits),
             decision=pooled.decision,
             states=[
-                np.where(past, memory.absent, np.stack(layer, axis=-2)).astype(memory.dtype)
+                np.where(past, memory.absent, np.stack(layer, axis=-2) / memory.unit).astype(memory.dtype)
                 for layer, (memory, _) in zip(states, layers, strict=True)
             ],
             candidates=[stacked(layer) for layer in candidates],

@@ -52,6 +52,20 @@ class BoundaryName(StrEnum):
     core = "core"
 
 
+class LatchName(StrEnum):
+    """What holds a bit."""
+
+    nine = "9t"
+    clocked = "clocked"
+
+
+class AccumulatorName(StrEnum):
+    """What holds a count."""
+
+    latch_bank = "latch_bank"
+    integrator = "integrator"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Out = Annotated[Path, typer.Option("-o", "--output", help="Where results go.")]
 DesignDir = Annotated[Path, typer.Argument(help="Folder with design.yaml, as `map` writes it.")]
@@ -138,6 +152,18 @@ def map_(
     boundary: Annotated[
         BoundaryName, typer.Option(help="full: inputs to logits; core: recurrent layers alone.")
     ] = BoundaryName.full,
+    latch: Annotated[
+        Optional[LatchName],  # noqa: UP045
+        typer.Option(help="9t: small; clocked: free of hazards. Default 9t for fq_bmru, clocked else."),
+    ] = None,
+    accumulator: Annotated[
+        Optional[AccumulatorName],  # noqa: UP045
+        typer.Option(help="What holds a cmru's state; default latch_bank."),
+    ] = None,
+    levels: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="K of a cmru that was trained without levels."),
+    ] = None,
     units: Annotated[int, typer.Option(help="Unit transistors that make a weight of 1.")] = 16,
     unit_current: Annotated[float, typer.Option(help="Current of one model unit, A.")] = 1e-9,
     frame_period: Annotated[float, typer.Option(help="Time of one frame, s.")] = 1e-2,
@@ -156,7 +182,9 @@ def map_(
     from cmru_hw.technology import load_technology
 
     values = {
-        "boundary": boundary.value, "units": units, "unit_current": unit_current,
+        "boundary": boundary.value, "latch": latch.value if latch else None,
+        "accumulator": accumulator.value if accumulator else None, "levels": levels,
+        "units": units, "unit_current": unit_current,
         "frame_period": frame_period, "ramp": frame_period / 10, "strict": strict,
     }  # fmt: skip
     _check_folder(output)

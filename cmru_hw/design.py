@@ -25,13 +25,14 @@ from cmru_hw.errors import ConfigError, MappingError
 from cmru_hw.primitives.clock import BankClock
 from cmru_hw.primitives.comparator import WindowComparator
 from cmru_hw.primitives.device import Array, DeviceArray
+from cmru_hw.primitives.integrator import Integrator
 from cmru_hw.primitives.latch import Latch
 from cmru_hw.primitives.latch_bank import LatchBank
 from cmru_hw.primitives.mirror import Input, Mirror, Term
 from cmru_hw.primitives.signal import Decider, Memory, Signal
 from cmru_hw.technology import Polarity, Technology, load_technology
 
-Stage = Input | Mirror | Latch | WindowComparator | LatchBank
+Stage = Input | Mirror | Latch | WindowComparator | LatchBank | Integrator
 Pool = Literal["mean", "last", "vote"]
 Boundary = Literal["full", "core"]
 Decisions = NDArray[np.int64]
@@ -118,8 +119,8 @@ class Design:
     @cached_property
     def clocks(self) -> dict[str, BankClock]:
         """Clocks by name, one a clocked layer, in the layers' order; none if no layer is clocked."""
-        taken = (stage.clock for stage in self.stages if isinstance(stage, WindowComparator | LatchBank))
-        names = list(dict.fromkeys(taken))
+        deciding = (stage for stage in self.stages if isinstance(stage, WindowComparator))
+        names = list(dict.fromkeys(stage.clock for stage in deciding))
         return {
             name: BankClock.for_layer(self.facts.frame_period, layer, len(names))
             for layer, name in enumerate(names)
@@ -264,15 +265,23 @@ class _LatchBankEntry(_SignalEntry):
     read: bool
 
 
+class _IntegratorEntry(_SignalEntry):
+    comparator: str
+    amplitude_signal: str | None
+    clock: str
+    state_current: Annotated[float, Field(gt=0)]
+
+
 _KINDS: dict[str, tuple[type[Stage], type[_SignalEntry]]] = {
     Input.kind: (Input, _SignalEntry),
     Mirror.kind: (Mirror, _MirrorEntry),
     Latch.kind: (Latch, _LatchEntry),
     WindowComparator.kind: (WindowComparator, _ComparatorEntry),
     LatchBank.kind: (LatchBank, _LatchBankEntry),
+    Integrator.kind: (Integrator, _IntegratorEntry),
 }
 _WHOLE = ("copied", "initial_state")
-_NOT_NEGATIVE = ("i_threshold", "i_width", "i_gain", "i_alpha")
+_NOT_NEGATIVE = ("i_threshold", "i_width", "i_gain", "i_alpha", "i_packet", "rails")
 
 
 def _dump_stage(stage: Stage, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:

@@ -58,7 +58,11 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of two models over the same inputs. `states` are samples at frame ends; `logit_error_a` is rms, A."""
+    """Of two models over the same inputs. `states` are samples at frame ends; `logit_error_a` is rms, A.
+
+    States that are not whole are equal within half a packet, the reference's mean change of the state;
+    `state_error_packets` is their rms difference in packets, None where all states are whole.
+    """
 
     inputs: int
     decisions: int  # equal ones
@@ -67,6 +71,7 @@ class Agreement:
     samples: int
     state_fraction: float
     logit_error_a: float
+    state_error_packets: float | None
     kinds: dict[Kind, int]
     disagreements: list[Disagreement]
 
@@ -100,28 +105,36 @@ def agreement(design: Design, reference: Outcome, circuit: Result) -> Agreement:
     """Compare a circuit model (behavioural or SPICE) with a reference over the same inputs."""
     disagreements: list[Disagreement] = []
     equal = samples = 0
+    errors: list[Array] = []
     valid = np.isfinite(circuit.logits[..., :1])
     upstream = np.zeros(valid.shape[:2], dtype=bool)
     for layer, memory in enumerate(design.memories):
         expected, found = reference.states[layer], circuit.states[layer]
-        differs = (expected != found) & valid
+        error = np.where(valid, found.astype(float) - expected, 0.0)
+        start = np.broadcast_to(memory.start() / memory.unit, found[:, :1].shape)
+        resolution = memory.resolution
+        if not memory.whole:
+            packet = _packet(np.concatenate([start, expected], axis=1), memory.resolution)
+            resolution = packet / 2
+            errors.append((error[np.broadcast_to(valid, error.shape)] / packet) ** 2)
+        differs = np.abs(error) > resolution
         equal += int((valid & ~differs).sum())
         samples += int(np.broadcast_to(valid, found.shape).sum())
         candidate = circuit.candidates[layer]
         up, down = _thresholds(design, layer, circuit)
         decision = np.where(candidate >= up, 1, np.where(candidate < down, -1, 0))
-        start = np.broadcast_to(memory.start(), found[:, :1].shape)
-        settled = memory.step(np.concatenate([start, found[:, :-1]], axis=1), decision)
-        error = found.astype(float) - expected
+        as_decided = np.ones_like(differs)
+        if memory.whole:
+            as_decided = memory.step(np.concatenate([start, found[:, :-1]], axis=1), decision) == found
         before = np.concatenate([np.zeros_like(error[:, :1]), error[:, :-1]], axis=1)
-        kept = (error * before > 0) & (np.abs(error) <= np.abs(before)) & (settled == found)
+        kept = (error * before > 0) & (np.abs(error) <= np.abs(before) + resolution / 2) & as_decided
         inherited = (kept & ((decision == 0) | memory.counts)) | upstream[..., None]
         distance = np.minimum(np.abs(candidate - up), np.abs(candidate - down))
         for b, t, i in np.argwhere(differs):
             kind: Kind = "dynamic"
             if inherited[b, t, i]:
                 kind = "inherited"
-            elif settled[b, t, i] == found[b, t, i]:
+            elif as_decided[b, t, i]:
                 kind = "static"
             disagreements.append(Disagreement(int(b), int(t), layer, int(i), kind, float(distance[b, t, i])))
         upstream |= differs.any(-1)
@@ -139,9 +152,17 @@ def agreement(design: Design, reference: Outcome, circuit: Result) -> Agreement:
         samples=samples,
         state_fraction=equal / samples,
         logit_error_a=float(np.sqrt(np.mean(error**2)) * scale),
+        state_error_packets=float(np.sqrt(np.concatenate(errors).mean())) if errors else None,
         kinds=kinds,
         disagreements=disagreements,
     )
+
+
+def _packet(states: Array, resolution: float) -> float:
+    """Mean change of states [B, T, N] where they move."""
+    moved = np.abs(np.diff(states, axis=1))
+    moved = moved[moved > resolution]
+    return float(moved.mean()) if moved.size else resolution
 
 
 def _thresholds(design: Design, layer: int, circuit: Result) -> tuple[Array, Array]:

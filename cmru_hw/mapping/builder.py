@@ -81,12 +81,13 @@ class Builder:
     ) -> None:  # fmt: skip
         """A row of pMOS nodes: relu(W (source - offset) + b), the offset (A) folded into the bias."""
         units, trained = self.quantized(tensor)
-        bias = self.bias(
-            f"{tensor}.bias", -units / self.choices.units @ offset if offset is not None else 0.0
-        )
+        ratio = units / self._diode_units[source]
+        bias = self.bias(f"{tensor}.bias", 0.0 if offset is None else -ratio @ offset)
         self.nodes(name, "p", diode_units, (Term(source, units, trained),), bias, read)
 
-    def pair(self, name: str, tensor: str, sources: dict[str, int]) -> tuple[Mirror, Mirror]:
+    def pair(
+        self, name: str, tensor: str, sources: dict[str, int], read: bool = True
+    ) -> tuple[Mirror, Mirror]:
         """Two rows of pMOS nodes, `{name}_pos` and `{name}_neg`, whose difference is W x + b.
 
         x is the signed sum of the sources. Each contribution goes to the node where it is positive.
@@ -102,7 +103,7 @@ class Builder:
             rows.append(
                 self.nodes(
                     f"{name}_{suffix}", "p", self.technology.latch_units, terms, np.maximum(side * bias, 0.0),
-                    read=True,
+                    read,
                 )
             )  # fmt: skip
         return rows[0], rows[1]

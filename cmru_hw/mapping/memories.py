@@ -15,6 +15,7 @@ from cmru_hw.errors import MappingError
 from cmru_hw.mapping.builder import Builder, none
 from cmru_hw.primitives.comparator import WindowComparator, comparator_geometry
 from cmru_hw.primitives.device import Array, Units
+from cmru_hw.primitives.integrator import Integrator, integrator_geometry, rails_range
 from cmru_hw.primitives.latch import Latch, calibration
 from cmru_hw.primitives.latch_bank import LatchBank
 from cmru_hw.primitives.mirror import Term
@@ -24,6 +25,8 @@ Built = tuple[str, Array]
 LATCH_OFFSET = 1.5
 """A BMRU on the 9T latch: what is added to its candidate, in beta. The latch then sets at 2.5 beta and resets
 at 0.5 beta."""
+PREFERRED_RAILS = 5e-10
+"""A; larger ones cost power and copy less evenly, smaller ones take longer."""
 SMALLEST_STEP = 1e-11
 """A; a state whose step is smaller drowns in the leakage of the off steps."""
 
@@ -96,6 +99,56 @@ def signed_bank(builder: Builder, layer: int, x: dict[str, int], levels: int | N
     return name, reach * gain
 
 
+def integrator(
+    builder: Builder, layer: int, x: dict[str, int], rails: float, packet: float | None = None
+) -> Built:
+    """alphaCMRU, or with a constant `packet` (model units) a CMRU, on integrators stopped at +-`rails`.
+
+    The state's currents are a share f = D / U of the model's, so that the rails lie where the cell was
+    measured: D unit transistors in its output diode, where U make a weight of 1, scale them back. The
+    amplitudes' diodes are 1 / f times as wide as the mirrors that take them.
+    """
+    unit, prefix, technology = f"layers.{layer}.unit", f"layer{layer}", builder.technology
+    comparator = _window(builder, layer, x)
+    size = len(builder.scaled[f"{unit}.candidate.bias"])
+    per_unit = integrator_geometry(technology).packet_units * builder.choices.units
+    smallest, largest = rails_range(technology)
+    full = rails * builder.choices.unit_current / builder.choices.units  # rails (A) for one unit in the diode
+    fits = [
+        units
+        for units in range(1, per_unit + 1)
+        if per_unit % units == 0 and smallest <= full * units <= largest
+    ]
+    if not fits:
+        raise MappingError(
+            f"{unit}: rails of {rails:g} at {builder.choices.unit_current:g} A a unit: no number of unit "
+            f"transistors brings them within {smallest:.3g} and {largest:.3g} A; change rails or unit_current"
+        )
+    diode_units = min(fits, key=lambda units: abs(np.log(full * units / PREFERRED_RAILS)))
+    state_current = builder.choices.unit_current * diode_units / builder.choices.units
+    i_packet, amplitude = np.zeros(size), None
+    if packet is None:
+        pair = builder.pair(f"{prefix}_amplitudes", f"{unit}.amplitude", x, read=False)
+        for stage in rectifier_stages(f"{prefix}_amplitude", *pair, diode_units=per_unit // diode_units):
+            builder.add(stage)
+            amplitude = stage.name
+    else:
+        i_packet += packet * state_current
+    initial = builder.scaled[f"{unit}.initial_state"]
+    for i in map(int, np.flatnonzero(np.abs(initial) > 1e-6)):
+        builder.note_clip(f"{unit}.initial_state", i, 0.0, "an integrator starts halfway between its rails")
+    made = Integrator(
+        name=f"{prefix}_integrator", polarity="p", diode_units=diode_units, copied=none(size),
+        comparator=comparator, amplitude_signal=amplitude, i_packet=i_packet,
+        rails=np.full(size, rails * state_current), clock=clock_name(layer),
+        state_current=state_current * (1.0 if packet is None else packet),
+    )  # fmt: skip
+    made.check_measured(technology)
+    made.check_clock(builder.clocks[layer], technology)
+    builder.add(made)
+    return made.name, made.i_middle
+
+
 def smallest_beta(builder: Builder, layer: int) -> float:
     """The smallest threshold (A) that a comparator decides on before the strobe."""
     geometry = comparator_geometry(builder.technology)
@@ -109,7 +162,7 @@ def _window(builder: Builder, layer: int, x: dict[str, int]) -> str:
     names = rows[0].name, rows[1].name
     if f"{unit}.threshold.weight" not in builder.scaled:
         return _comparator(builder, layer, names, _beta(builder, unit))
-    pair = builder.pair(f"{prefix}_threshold", f"{unit}.threshold", x)
+    pair = builder.pair(f"{prefix}_threshold", f"{unit}.threshold", x, read=False)
     rectified = rectifier_stages(
         f"{prefix}_beta", *pair, diode_units=builder.technology.latch_units, read=True
     )

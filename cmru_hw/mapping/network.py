@@ -12,7 +12,7 @@ from cmru_hw.design import Design, Facts
 from cmru_hw.errors import MappingError
 from cmru_hw.mapping.builder import Builder
 from cmru_hw.mapping.config import MappingConfig
-from cmru_hw.mapping.memories import Built, bmru_latch, fq_clocked, fq_latch, signed_bank
+from cmru_hw.mapping.memories import Built, bmru_latch, fq_clocked, fq_latch, integrator, signed_bank
 from cmru_hw.mapping.report import MappingReport, RestPoint
 from cmru_hw.primitives.clock import BankClock
 from cmru_hw.primitives.device import Array
@@ -24,7 +24,7 @@ from cmru_hw.technology import Polarity, Technology
 if TYPE_CHECKING:
     from cmru_hw.nn.network import Network, NetworkConfig
 
-HARDWARE_UNITS = ("fq_bmru", "bmru", "cmru")
+HARDWARE_UNITS = ("fq_bmru", "bmru", "cmru", "alpha_cmru")
 
 
 def map_network(
@@ -40,12 +40,12 @@ def map_network(
     check_mappable(config, choices)
     weights = {name: value.detach().double().numpy() for name, value in network.state_dict().items()}
     core = choices.boundary == "core"
-    scaled, logit_factor = rescale(
-        _positive_gains(weights, config.num_layers),
-        config.num_layers,
-        choices.units,
-        technology.largest_ratio,
-    )
+    prepared = _prepared(weights, config, choices)
+    fixed = {}
+    if on_integrator(config, choices):  # one packet for a layer: no factor of its own for each gain
+        fixed = {name: prepared.pop(name) for name in list(prepared) if name.endswith(".gain")}
+    scaled, logit_factor = rescale(prepared, config.num_layers, choices.units, technology.largest_ratio)
+    scaled |= fixed
     builder = Builder(technology, choices, scaled, weights)
     if is_clocked(config, choices):
         builder.clocks = _clocks(choices, config.num_layers)
@@ -111,8 +111,14 @@ def check_mappable(config: NetworkConfig, choices: MappingConfig) -> None:
             f"mapping.latch: 9t holds one bit and has constant thresholds; a {config.unit}"
             f"{' with input_dependent_threshold' if config.input_dependent_threshold else ''} needs clocked"
         )
-    if choices.accumulator == "integrator":
-        raise MappingError(f"mapping.accumulator: a {config.unit} has no circuit on an integrator")
+    if choices.accumulator == "integrator" and config.unit not in ("cmru", "alpha_cmru"):
+        raise MappingError(f"mapping.accumulator: an integrator holds no {config.unit}; it needs latches")
+    if choices.accumulator == "latch_bank" and config.unit == "alpha_cmru":
+        raise MappingError(
+            "mapping.accumulator: the state of an alpha_cmru is not quantised; it needs integrator"
+        )
+    if config.unit == "alpha_cmru" and config.rails is None:
+        raise MappingError("network.yaml: rails: an integrator stops at its rails; train with them")
     if choices.levels is not None and config.unit != "cmru":
         raise MappingError(f"mapping.levels: belongs to cmru, the unit is {config.unit}")
     if config.unit == "cmru":
@@ -133,6 +139,11 @@ def levels_of(config: NetworkConfig, choices: MappingConfig) -> int:
     return config.levels or choices.levels or 0
 
 
+def on_integrator(config: NetworkConfig, choices: MappingConfig) -> bool:
+    """Whether the state is a current on an integrator."""
+    return config.unit == "alpha_cmru" or choices.accumulator == "integrator"
+
+
 def is_clocked(config: NetworkConfig, choices: MappingConfig) -> bool:
     """Whether decisions are taken by clocked comparators."""
     return choices.latch == "clocked" or (choices.latch is None and config.unit != "fq_bmru")
@@ -149,14 +160,22 @@ def equalize(network: Network, units: int, largest_ratio: float) -> None:
     network.load_state_dict({name: torch.from_numpy(value).float() for name, value in scaled.items()})
 
 
-def _positive_gains(weights: Weights, layers: int) -> Weights:
-    """The same function with gains >= 0: the sign of a gain goes to its output column."""
+def _prepared(weights: Weights, config: NetworkConfig, choices: MappingConfig) -> Weights:
+    """The same function with gains >= 0: the sign of a gain goes to its output column.
+
+    On an integrator all gains of a layer become its largest, and columns take the rest.
+    """
     weights = dict(weights)
-    for layer in range(layers):
+    for layer in range(config.num_layers):
         gain, output = f"layers.{layer}.unit.gain", f"layers.{layer}.output.weight"
-        if gain in weights:
-            weights[output] = weights[output] * np.where(weights[gain] < 0, -1.0, 1.0)
-            weights[gain] = np.abs(weights[gain])
+        if gain not in weights:
+            continue
+        size = np.abs(weights[gain])
+        if on_integrator(config, choices):
+            size = np.full_like(size, size.max())
+        share = np.divide(weights[gain], size, out=np.zeros_like(size), where=size > 0)
+        weights[output] = weights[output] * share
+        weights[gain] = size
     return weights
 
 
@@ -195,7 +214,12 @@ def _layer(
     if not clocked:
         return bmru_latch(builder, layer, x)
     levels = levels_of(config, choices) if config.unit == "cmru" else None
-    return signed_bank(builder, layer, x, levels)
+    if not on_integrator(config, choices):
+        return signed_bank(builder, layer, x, levels)
+    if levels is None:
+        return integrator(builder, layer, x, config.rails or 0.0)
+    packet = float(builder.scaled[f"layers.{layer}.unit.gain"].max())
+    return integrator(builder, layer, x, levels * packet, packet)
 
 
 def _projection(builder: Builder) -> None:
@@ -266,9 +290,10 @@ def _rest_points(
                 else np.abs(weights[f"{unit}.threshold.weight"] @ x + weights[f"{unit}.threshold.bias"])
             )
             yield c, [beta, -beta]
-            reach = levels_of(config, choices) if config.unit == "cmru" else 1
+            reach = {"bmru": 1.0, "alpha_cmru": config.rails or 0.0}.get(config.unit)
+            reach = float(levels_of(config, choices)) if reach is None else reach
             held = np.where(np.abs(c) >= beta, np.sign(c) * reach, weights[f"{unit}.initial_state"])
-            h = weights[f"{unit}.gain"] * held
+            h = weights.get(f"{unit}.gain", 1.0) * held
         y = np.maximum(weights[f"{output}.weight"] @ h + weights[f"{output}.bias"], 0.0)
         x = x + y if config.skip else y
 

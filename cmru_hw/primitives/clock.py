@@ -90,9 +90,10 @@ class BankClock:
     def waveform(self, phase: str, starts: Array, supply: float) -> Array:
         """Points (s, V) of a phase over frames that begin at `starts` [T + 1], the last being the end.
 
-        The fall of pe comes in `PIECES`, with points `AFTER` it, so that the simulator takes no step across the
-        regeneration: an implicit method with a step longer than a pair's time constant would hold it at its
-        metastable point. A pair that decides late has less current and a longer time constant. Raises MappingError if a frame is shorter than the clock's.
+        The fall of pe comes in `PIECES`, with points `AFTER` it, so that the simulator takes no step across
+        the regeneration: an implicit method with a step longer than a pair's time constant would hold it at
+        its metastable point. A pair that decides late has less current and a longer time constant.
+        Raises MappingError if a frame is shorter than the clock's.
         """
         shortest = float(np.diff(starts).min())
         if shortest < self.frame_period * (1 - 1e-9):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class WindowComparator(Decider):
         """The rows, each of its own size."""
         return [(name, self.size) for name in self.sources()]
 
-    def start(self) -> Array:
+    def start(self, currents: Any = None) -> Array:
         """No decision yet."""
         return np.zeros(self.size)
 

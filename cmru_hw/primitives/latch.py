@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
@@ -183,7 +183,7 @@ class Latch(Memory, Decider):
         """The candidates."""
         return [(self.candidate, self.size)]
 
-    def start(self) -> Array:
+    def start(self, currents: Any = None) -> Array:
         """The initial states."""
         return np.where(self.initial_state > 0, 1.0, self.lowest)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -146,7 +146,7 @@ class LatchBank(Memory):
         """The comparators."""
         return [(self.comparator, self.size)]
 
-    def start(self) -> Array:
+    def start(self, currents: Any = None) -> Array:
         """The initial states."""
         return self.initial_state.astype(np.float64)
 

@@ -168,8 +168,8 @@ class Signal(ABC):
     def bias_current(self) -> float:
         """Current of the reference branches (A)."""
 
-    def start(self) -> Array | None:
-        """What it holds before the first frame, [size]; None if it holds nothing."""
+    def start(self, currents: Any = None) -> Array | None:
+        """What it (a chip, with its currents) holds before the first frame, [..., size]; or None."""
         return None
 
     def clock_nets(self) -> list[str]:
@@ -216,12 +216,22 @@ class Memory(Signal):
     dtype: ClassVar[type[np.generic]] = np.int8  # of states in a result
 
     @property
+    def whole(self) -> bool:
+        """Whether states are whole numbers."""
+        return np.issubdtype(self.dtype, np.integer)
+
+    @property
+    def unit(self) -> float:
+        """What a state of 1 in a result is here."""
+        return 1.0
+
+    @property
     def resolution(self) -> float:
-        """States closer than this are one state."""
+        """States of a result closer than this are one state."""
         return 0.5
 
     @abstractmethod
-    def start(self) -> Array:
+    def start(self, currents: Any = None) -> Array:
         """The initial state, [size]."""
 
     @property
@@ -254,7 +264,7 @@ class Memory(Signal):
 
     @abstractmethod
     def read_state(self, vectors: Array, supply: float) -> Array:
-        """The states, [..., size], from the saved vectors, [..., len(state_vectors)]."""
+        """The states of a result, [..., size], from the saved vectors, [..., len(state_vectors)]."""
 
 
 def rail(polarity: Polarity, bias: bool = False) -> str:

@@ -320,9 +320,11 @@ def count_many(
     return [read_run(bench, data) for bench, data in zip(listed, results, strict=True)]
 
 
-def counted_twice(bench: BankBench, workers: int | None = None) -> BankRun:
-    """A count on which LATCH and STRICT tolerances agree. Raises SimulationError where they do not."""
-    loose, strict = count_many([replace(bench, tolerances=each) for each in (LATCH, STRICT)], workers)
+def counted_twice(
+    bench: BankBench, sets: tuple[Tolerances, Tolerances] = (LATCH, STRICT), workers: int | None = None
+) -> BankRun:
+    """A count on which two tolerance sets agree, of the second. Raises SimulationError where they do not."""
+    loose, strict = count_many([replace(bench, tolerances=each) for each in sets], workers)
     if not np.array_equal(loose.counted, strict.counted):
         frames, cells = np.nonzero(loose.counted != strict.counted)
         first = frames[0], cells[0]
