@@ -27,6 +27,8 @@ LATCH_OFFSET = 1.5
 at 0.5 beta."""
 PREFERRED_RAILS = 5e-10
 """A; larger ones cost power and copy less evenly, smaller ones take longer."""
+BANK_UNITS = 4
+"""Unit transistors in a bank's output diode: few, so that little current flows for a state."""
 SMALLEST_STEP = 1e-11
 """A; a state whose step is smaller drowns in the leakage of the off steps."""
 
@@ -84,7 +86,8 @@ def fq_clocked(builder: Builder, layer: int, x: dict[str, int]) -> Built:
     builder.nodes(middle, "p", builder.technology.latch_units, (), low + width / 2, read=True)
     comparator = _comparator(builder, layer, (name, middle), width / 2)
     initial = builder.scaled[f"{unit}.initial_state"]
-    return _bank(builder, layer, comparator, gain, initial, "bit"), np.zeros(len(gain))
+    name, step = _bank(builder, layer, comparator, gain, initial, "bit")
+    return name, np.zeros(len(step))
 
 
 def signed_bank(builder: Builder, layer: int, x: dict[str, int], levels: int | None) -> Built:
@@ -95,8 +98,8 @@ def signed_bank(builder: Builder, layer: int, x: dict[str, int], levels: int | N
     reach = levels or 1
     states = np.arange(-reach, reach + 1.0) if levels else np.array([-1.0, 1.0])
     initial = _held_state(builder, unit, states)
-    name = _bank(builder, layer, comparator, gain, initial, "count" if levels else "sign", reach)
-    return name, reach * gain
+    name, step = _bank(builder, layer, comparator, gain, initial, "count" if levels else "sign", reach)
+    return name, reach * step
 
 
 def integrator(
@@ -193,26 +196,30 @@ def _bank(
     initial: Array,
     holds: Literal["count", "sign", "bit"],
     levels: int = 1,
-) -> str:
-    """A row of banks whose output moves by `gain` (A) for one unit of the state."""
+) -> Built:
+    """A row of banks that tell `gain` (A) for one unit of the state; and what flows for it, [N] (A).
+
+    The output diode has `BANK_UNITS` transistors where U make a weight of 1, so a current of that share does.
+    """
     technology = builder.technology
+    diode_units = min(BANK_UNITS, builder.choices.units)
+    share = diode_units / builder.choices.units
     largest = technology.latch_units * technology.largest_unit_current
-    gain = gain.copy()
-    for i in range(len(gain)):
-        built = min(max(gain[i], SMALLEST_STEP), largest)
-        if built != gain[i]:
-            gain[i] = builder.clip(
-                f"layers.{layer}.unit.gain", i, built, "outside the range of an output step"
-            )
+    step = share * gain
+    for i in range(len(step)):
+        built = min(max(step[i], SMALLEST_STEP), largest)
+        if built != step[i]:
+            reason = "outside the range of an output step"
+            step[i] = share * builder.clip(f"layers.{layer}.unit.gain", i, built / share, reason)
     bank = LatchBank(
-        name=f"layer{layer}_bank", polarity="p", diode_units=builder.choices.units, copied=none(len(gain)),
-        comparator=comparator, holds=holds, levels=levels, i_alpha=gain,
+        name=f"layer{layer}_bank", polarity="p", diode_units=diode_units, copied=none(len(step)),
+        comparator=comparator, holds=holds, levels=levels, i_alpha=step,
         initial_state=initial.astype(np.int64), clock=clock_name(layer),
     )  # fmt: skip
     made = bank.currents({}, {}, technology)["outputs"]
-    programmed = gain * gain * (bank.states[-1] - bank.states[0]) / made[:, -1]
+    programmed = step * step * (bank.states[-1] - bank.states[0]) / made[:, -1]
     builder.add(replace(bank, i_alpha=programmed))
-    return bank.name
+    return bank.name, step
 
 
 def clock_name(layer: int) -> str:

@@ -195,7 +195,8 @@ class AlphaCMRUCell(SignedCell):
         return s0.unsqueeze(1) + jump.cumsum(1)
 
     def holdable(self, s: Tensor) -> Tensor:
-        return s if self.rails is None else s.clamp(-self.rails, self.rails)
+        """Halfway between its rails: there an integrator wakes, and there alone they are equally far."""
+        return s if self.rails is None else torch.zeros_like(s)
 
     def _packets(self, event: Tensor) -> Tensor | float:
         """What training mode makes of the size of each event: 1 + d/2 upwards, 1 - d/2 downwards."""

@@ -2,7 +2,7 @@
 
 A weight is a ratio of mirror transistors: w = m / units with a whole m and |w| <= max_ratio. Biases,
 thresholds, widths and gains are bias currents and stay continuous. An initial state is one that the unit
-can hold: -1 or 1 in a latch, whole in a bank of latches, between the rails on a capacitor.
+can hold: -1 or 1 in a latch, whole in a bank of latches, 0 on a capacitor, halfway between its rails.
 """
 
 from __future__ import annotations

@@ -96,8 +96,9 @@ def test_a_holdable_state_is_the_nearest_and_is_held(make):
         AlphaCMRUCell: torch.linspace(-9, 9, 7201),
         FQBMRUCell: torch.tensor([0.0, 1.0]),
     }[type(cell)]
-    limit = getattr(cell, "levels", None) or getattr(cell, "rails", None) or 9
-    states = states[states.abs() <= limit]
+    if getattr(cell, "rails", None):
+        states = torch.zeros(1)  # an integrator wakes halfway between its rails
+    states = states[states.abs() <= (getattr(cell, "levels", None) or 9)]
     best = (s.unsqueeze(-1) - states).abs().min(-1).values
     torch.testing.assert_close((s - held).abs(), best, rtol=0, atol=3e-3)
 
