@@ -15,7 +15,7 @@ from cmru_hw.errors import MappingError
 from cmru_hw.mapping.builder import Builder, none
 from cmru_hw.primitives.comparator import WindowComparator, comparator_geometry
 from cmru_hw.primitives.device import Array, Units
-from cmru_hw.primitives.integrator import Integrator, integrator_geometry, rails_range
+from cmru_hw.primitives.integrator import Integrator, integrator_geometry, rails_range, settling_rails
 from cmru_hw.primitives.latch import Latch, calibration
 from cmru_hw.primitives.latch_bank import LatchBank
 from cmru_hw.primitives.mirror import Term
@@ -116,6 +116,7 @@ def integrator(
     size = len(builder.scaled[f"{unit}.candidate.bias"])
     per_unit = integrator_geometry(technology).packet_units * builder.choices.units
     smallest, largest = rails_range(technology)
+    smallest = max(smallest, settling_rails(builder.clocks[layer], technology))
     full = rails * builder.choices.unit_current / builder.choices.units  # rails (A) for one unit in the diode
     fits = [
         units
@@ -125,7 +126,8 @@ def integrator(
     if not fits:
         raise MappingError(
             f"{unit}: rails of {rails:g} at {builder.choices.unit_current:g} A a unit: no number of unit "
-            f"transistors brings them within {smallest:.3g} and {largest:.3g} A; change rails or unit_current"
+            f"transistors brings them within {smallest:.3g} and {largest:.3g} A, which its circuit and clock "
+            f"need; change rails, unit_current or frame_period"
         )
     diode_units = min(fits, key=lambda units: abs(np.log(full * units / PREFERRED_RAILS)))
     state_current = builder.choices.unit_current * diode_units / builder.choices.units
@@ -147,7 +149,6 @@ def integrator(
         state_current=state_current * (1.0 if packet is None else packet),
     )  # fmt: skip
     made.check_measured(technology)
-    made.check_clock(builder.clocks[layer], technology)
     builder.add(made)
     return made.name, made.i_middle
 

@@ -78,6 +78,11 @@ class BankClock:
         return self.offset + self.P1_RISE * self.span
 
     @property
+    def strobe(self) -> float:
+        """How long `p1` is high (s)."""
+        return (self.P1_FALL - self.P1_RISE) * self.span * self.frame_period
+
+    @property
     def equalised(self) -> float:
         """Share of the frame in which pe shorts the comparators' pairs; it lets go halfway down."""
         return self.PE_FALL * self.span + 0.5 * self.fall / self.frame_period

@@ -140,6 +140,13 @@ def rails_range(technology: Technology) -> tuple[float, float]:
     return (1 - 1e-9) * ratio * middles[0], (1 + 1e-9) * ratio * middles[-1]
 
 
+def settling_rails(clock: BankClock, technology: Technology) -> float:
+    """The smallest rails (A) with which a copy at the lower rail fits into the strobe."""
+    geometry = integrator_geometry(technology)
+    slope = technology.slope_factor.n * technology.thermal_voltage
+    return geometry.settled * geometry.capacitance * slope / clock.strobe * (HIGH - LOW) / (2 * LOW)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Integrator(Memory):
     """A row of integrators, moved by the `comparator` stage. `rails` in A, [size]: h in -rails .. rails.
@@ -248,15 +255,11 @@ class Integrator(Memory):
 
     def check_clock(self, clock: BankClock, technology: Technology) -> None:
         """Raises MappingError if copying at the lower rail outlasts the strobe."""
-        geometry = integrator_geometry(technology)
-        slope = technology.slope_factor.n * technology.thermal_voltage
-        takes = geometry.settled * geometry.capacitance * slope / self.i_reference
-        left = (clock.P1_FALL - clock.P1_RISE) * clock.span * clock.frame_period
-        if (wrong := takes > left).any():
+        if (wrong := self.rails < (smallest := settling_rails(clock, technology))).any():
             j = int(np.argmax(wrong))
             raise MappingError(
-                f"{self.name}: unit {j}: with rails of {self.rails[j]:.3g} A a copy takes {takes[j]:.2g} s, "
-                f"but the strobe lasts {left:.2g} s"
+                f"{self.name}: unit {j}: with rails of {self.rails[j]:.3g} A a copy outlasts the strobe of "
+                f"{clock.strobe:.2g} s; rails of {smallest:.3g} A would do"
             )
 
     def wakes_in(self, technology: Technology) -> Array:

@@ -37,7 +37,8 @@ def technologies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def ideal(technologies: Path) -> Technology:
-    """generic180 whose transistors are perfect current sources and whose latches pass on their I_gain.
+    """generic180 whose transistors are perfect current sources, latches pass on their I_gain, and packets
+    are whole.
 
     The thresholds are still the measured ones, so what mapping pre-distorts must come back undistorted.
     """
@@ -45,6 +46,10 @@ def ideal(technologies: Path) -> Technology:
     shutil.copytree(technologies / "generic180", folder)
     card = yaml.safe_load((folder / "card.yaml").read_text())
     card |= {"name": "ideal180", "output_conductance": {"n": 1e-15, "p": 1e-15}}
+    card["cells"]["integrator"]["droop"] = [[27.0, 1e-12]]
+    for copying in card["cells"]["integrator"]["copying"]:
+        exact = {"up": 1.0, "down": 1.0, "error": [0.0, 0.0, 0.0], "start": 0.0, "low": -1.0, "high": 1.0}
+        copying |= exact
     (folder / "card.yaml").write_text(yaml.safe_dump(card))
     latch = json.loads((folder / "latch.json").read_text())
     latch["output"] = [1.0] * len(latch["gain"])

@@ -37,7 +37,7 @@ def random_network(seed: int, on_grid: bool = True, **changes: Any) -> Network:
                 "fq_bmru": random.integers(0, 2, shape),
                 "bmru": random.choice([-1, 1], shape),
                 "cmru": random.integers(-reach, reach + 1, shape),
-                "alpha_cmru": random.uniform(-0.5, 0.5, shape),
+                "alpha_cmru": np.zeros(shape),
             }[network.config.unit]
         else:
             limits = {"threshold_low": (0.15, 0.6), "width": (0.1, 0.5), "gain": (0.5, 1.5)}

@@ -16,6 +16,7 @@ from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.design import load_design
 from cmru_hw.errors import MappingError
 from cmru_hw.mapping import MappingConfig, map_network
+from cmru_hw.primitives.integrator import Integrator
 from cmru_hw.primitives.latch import Latch
 from cmru_hw.primitives.latch_bank import LatchBank
 from cmru_hw.spice.simulate import simulate
@@ -30,6 +31,11 @@ CLOCKED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cmru": ({"unit": "cmru", "levels": 2}, {}),
     "cmru_input_dependent": ({"unit": "cmru", "levels": 3, "input_dependent_threshold": True}, {}),
     "fq_clocked": ({"unit": "fq_bmru"}, {"latch": "clocked"}),
+    "alpha_cmru": ({"unit": "alpha_cmru", "rails": 4.0}, {}),
+    "alpha_cmru_input_dependent": (
+        {"unit": "alpha_cmru", "rails": 3.0, "input_dependent_threshold": True},
+        {},
+    ),
 }
 LENGTHS = np.array([12, 5, 1, 9])
 
@@ -55,10 +61,13 @@ def test_ideal_circuit_of_a_grid_network_is_the_trained_network(
         stimulus = make_stimulus(2 * random_input(seed), 3, 1e-2, LENGTHS)
         trained, found = run_trained(network, design, stimulus), BehavioralModel(design).run(stimulus)
         for expected, states in zip(trained.states, found.states, strict=True):
-            np.testing.assert_array_equal(states, expected)
-        np.testing.assert_allclose(found.logits, trained.logits, rtol=1e-5, atol=3e-6)
+            np.testing.assert_allclose(states, expected, atol=0 if states.dtype == np.int8 else 1e-4)
+        np.testing.assert_allclose(
+            found.logits, trained.logits, rtol=1e-4, atol=3e-4 if "alpha" in name else 3e-6
+        )
         np.testing.assert_array_equal(found.decision, trained.decision)
-        assert sum(np.ptp(states[0], axis=0).sum() for states in found.states) > 0, "some state must move"
+        moved = sum(np.nansum(np.ptp(states[0], axis=0)) for states in found.states)
+        assert moved > 0, "some state must move"
 
 
 @pytest.mark.parametrize("name", CLOCKED)
@@ -94,7 +103,7 @@ def test_a_cmru_trained_without_levels_gets_them_from_the_mapping(ideal: Technol
 def test_the_state_is_held_where_it_was_asked_to_be(generic: Technology, name: str) -> None:
     options, mapping = CLOCKED[name]
     design, _ = map_network(random_network(0, **options), generic, choices(**mapping))
-    wanted = Latch if mapping.get("latch") == "9t" else LatchBank
+    wanted = Latch if mapping.get("latch") == "9t" else Integrator if "alpha" in name else LatchBank
     assert [type(memory) for memory in design.memories] == [wanted, wanted]
     assert len(design.clocks) == (0 if wanted is Latch else 2)
 
@@ -122,8 +131,10 @@ def test_layers_decide_one_after_another(generic: Technology) -> None:
 
 
 def test_output_steps_are_the_trained_gains(generic: Technology) -> None:
-    """I_alpha is pre-distorted so that a full bank's output is 2K gains, whatever the switches cost; 4 units in
-    the diode carry what 16 would."""
+    """I_alpha is pre-distorted so that a full bank's output is 2K gains, whatever the switches cost.
+
+    4 units in the output diode carry a quarter of what 16 would.
+    """
     network = random_network(0, unit="cmru", levels=2)
     design, _ = map_network(network, generic, choices())
     bank = design.signals["layer0_bank"]
@@ -153,7 +164,15 @@ def test_a_threshold_of_zero_is_refused_by_layer_and_unit(generic: Technology) -
         ({"unit": "bmru", "input_dependent_threshold": True}, {"latch": "9t"}, "input_dependent_threshold"),
         ({"unit": "bmru"}, {"frame_period": 1e-3}, "layers.0.unit: clock: .* take 0.0006 s"),
         ({"unit": "bmru"}, {"frame_period": 4e-3, "ramp": 1e-3}, "mapping.ramp: layers.0.unit decides"),
-        ({"unit": "bmru"}, {"accumulator": "integrator"}, "mapping.accumulator"),
+        ({"unit": "bmru"}, {"accumulator": "integrator"}, "integrator holds no bmru"),
+        ({"unit": "alpha_cmru", "rails": 4.0}, {"accumulator": "latch_bank"}, "needs integrator"),
+        ({"unit": "alpha_cmru"}, {}, "rails: an integrator stops"),
+        ({"unit": "alpha_cmru", "rails": 400.0}, {}, "layers.0.unit: rails of 400"),
+        (
+            {"unit": "alpha_cmru", "rails": 4.0},
+            {"frame_period": 4e-3},
+            "rails of 4 .* clock need",
+        ),
     ],
 )
 def test_choices_that_have_no_circuit_are_refused(
@@ -169,6 +188,29 @@ def test_a_threshold_too_small_for_the_clock_is_refused(generic: Technology) -> 
         network.state_dict()["layers.0.unit.threshold"][1] = 1e-3
     with pytest.raises(MappingError, match="layer0_comparator: unit 1: a threshold of 1e-12 A"):
         map_network(network, generic, choices())
+
+
+def test_an_initial_state_off_the_middle_is_not_one_of_an_integrator(generic: Technology) -> None:
+    network = random_network(0, unit="alpha_cmru", rails=4.0)
+    with torch.no_grad():
+        network.state_dict()["layers.1.unit.initial_state"][0] = 0.5
+    _, report = map_network(network, generic, choices())
+    assert [(clip.tensor, clip.index, clip.built) for clip in report.clipped] == [
+        ("layers.1.unit.initial_state", [0], 0.0)
+    ]
+
+
+def test_a_cmru_on_integrators_counts_like_one_on_banks(ideal: Technology) -> None:
+    network = random_network(2, unit="cmru", levels=3, num_layers=1)
+    with torch.no_grad():
+        network.state_dict()["layers.0.unit.initial_state"].zero_()
+    stimulus = make_stimulus(2 * random_input(2), 3, 1e-2)
+    bank, integrator = (
+        BehavioralModel(map_network(network, ideal, choices(accumulator=each, units=256))[0]).run(stimulus)
+        for each in ("latch_bank", "integrator")
+    )
+    np.testing.assert_allclose(integrator.states[0], bank.states[0], atol=1e-6)
+    assert np.ptp(bank.states[0]) > 2
 
 
 def test_an_initial_state_that_no_latch_holds_is_rounded_and_reported(generic: Technology) -> None:

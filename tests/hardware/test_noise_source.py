@@ -9,11 +9,15 @@ import pytest
 from scipy.integrate import quad
 from scipy.signal import welch
 
+from cmru_hw.behavioral import BehavioralModel
+from cmru_hw.design import Design, Facts
 from cmru_hw.errors import ConfigError
 from cmru_hw.primitives.device import Array
+from cmru_hw.primitives.mirror import Input, Mirror, Term
 from cmru_hw.primitives.noise_source import (
     BOLTZMANN,
     CHARGE,
+    Noise,
     NoiseSource,
     branch_pole,
     interpolated,
@@ -22,6 +26,8 @@ from cmru_hw.primitives.noise_source import (
 from cmru_hw.spice import noise_bench
 from cmru_hw.spice.job import Job, Transient
 from cmru_hw.spice.ngspice import run
+from cmru_hw.spice.simulate import simulate
+from cmru_hw.stimulus import make_stimulus
 from cmru_hw.technology import load_technology
 
 GENERIC = load_technology("generic180")
@@ -270,3 +276,34 @@ def test_all_kinds_in_one_source() -> None:
     expected = source.telegraph_variance + 2 / 3 * source.white / (2 * step)
     assert x.var() == pytest.approx(expected, rel=0.05)
     assert abs(x.mean()) < 0.1 * math.sqrt(expected)
+
+
+# --- in a design -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_noise_of_a_branch_is_the_same_in_both_engines() -> None:
+    """Eight mirrors of 1 nA with white noise, read once a frame, of which the node's pole is far above."""
+    none, eye = np.zeros(8, dtype=np.int64), np.eye(8, dtype=np.int64)
+    rows = (
+        Input(name="in_pos", polarity="n", diode_units=2, copied=none),
+        Input(name="in_neg", polarity="n", diode_units=2, copied=none),
+        Mirror(
+            name="out", polarity="p", diode_units=2, copied=none, terms=(Term("in_pos", 2 * eye, 1.0 * eye),),
+            bias=np.zeros(8), bias_units=1, read=True,
+        ),
+    )  # fmt: skip
+    facts = Facts(
+        technology="generic180", unit="fq_bmru", boundary="full", pool="mean", num_classes=8, input_size=8,
+        unit_current=1e-9, logit_scale=1.0, quiescent_current=0.0, frame_period=1e-4, ramp=1e-5, supply=0.8,
+        inputs=["in_pos", "in_neg"], outputs=["out"], states=[],
+    )  # fmt: skip
+    design, stimulus = Design(facts, rows), make_stimulus(np.ones((1, 100, 8)), 8, 1e-4)
+    pole = branch_pole(1e-9, 2 * 10.8e-15, "p", GENERIC)
+    noise = {"out": Noise(NoiseSource.shot(1e-9), pole)}
+    fast = BehavioralModel(design, noise=noise, seed=1).run(stimulus).logits[0, 10:]
+    spice = simulate(design, stimulus, noise=noise).logits[0, 10:]
+    assert fast.std(axis=0).mean() == pytest.approx(relative_shot_noise(2 * 10.8e-15, "p", GENERIC), rel=0.1)
+    assert spice.std(axis=0).mean() == pytest.approx(fast.std(axis=0).mean(), rel=0.1)
+    with pytest.raises(ConfigError, match="no stage called 'elsewhere'"):
+        BehavioralModel(design, noise={"elsewhere": noise["out"]})
