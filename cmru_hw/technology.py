@@ -67,7 +67,7 @@ class Technology(Strict):
     smallest_hysteresis: Positive  # A; a narrower latch is built as a comparator
     smallest_threshold: Positive  # A; a latch with a lower beta_lo never resets
     rest_margin: Positive  # A; candidates resting closer than this to a threshold are reported
-    cells: dict[str, dict[str, Any]] = Field(default_factory=dict)  # by primitive, which checks its own
+    cells: dict[str, dict[str, Any]]  # by primitive, which checks its own
     sources: list[str]
 
     @property

@@ -133,6 +133,13 @@ def integrator(
     state_current = builder.choices.unit_current * diode_units / builder.choices.units
     i_packet, amplitude = np.zeros(size), None
     if packet is None:
+        resting = np.abs(builder.scaled[f"{unit}.amplitude.bias"])
+        if (wrong := resting > 2 * rails).any():
+            i = int(np.argmax(wrong))
+            raise MappingError(
+                f"{unit}.amplitude.bias[{i}]: packets of {resting[i]:g} with no input do not fit between the "
+                f"rails, {2 * rails:g} apart"
+            )
         pair = builder.pair(f"{prefix}_amplitudes", f"{unit}.amplitude", x, read=False)
         for stage in rectifier_stages(f"{prefix}_amplitude", *pair, diode_units=per_unit // diode_units):
             builder.add(stage)

@@ -112,13 +112,16 @@ def check_mappable(config: NetworkConfig, choices: MappingConfig) -> None:
             f"{' with input_dependent_threshold' if config.input_dependent_threshold else ''} needs clocked"
         )
     if choices.accumulator == "integrator" and config.unit not in ("cmru", "alpha_cmru"):
-        raise MappingError(f"mapping.accumulator: an integrator holds no {config.unit}; it needs latches")
+        raise MappingError(
+            f"mapping.accumulator: layers.0.unit is a {config.unit}, which latches hold, not an integrator"
+        )
     if choices.accumulator == "latch_bank" and config.unit == "alpha_cmru":
         raise MappingError(
-            "mapping.accumulator: the state of an alpha_cmru is not quantised; it needs integrator"
+            "mapping.accumulator: layers.0.unit is an alpha_cmru, whose state is not quantised: no latch_bank "
+            "holds it, an integrator does"
         )
     if config.unit == "alpha_cmru" and config.rails is None:
-        raise MappingError("network.yaml: rails: an integrator stops at its rails; train with them")
+        raise MappingError("network.yaml: rails: missing; an integrator stops at its rails: train with them")
     if choices.levels is not None and config.unit != "cmru":
         raise MappingError(f"mapping.levels: belongs to cmru, the unit is {config.unit}")
     if config.unit == "cmru":

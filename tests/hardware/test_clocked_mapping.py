@@ -164,9 +164,13 @@ def test_a_threshold_of_zero_is_refused_by_layer_and_unit(generic: Technology) -
         ({"unit": "bmru", "input_dependent_threshold": True}, {"latch": "9t"}, "input_dependent_threshold"),
         ({"unit": "bmru"}, {"frame_period": 1e-3}, "layers.0.unit: clock: .* take 0.0006 s"),
         ({"unit": "bmru"}, {"frame_period": 4e-3, "ramp": 1e-3}, "mapping.ramp: layers.0.unit decides"),
-        ({"unit": "bmru"}, {"accumulator": "integrator"}, "integrator holds no bmru"),
-        ({"unit": "alpha_cmru", "rails": 4.0}, {"accumulator": "latch_bank"}, "needs integrator"),
-        ({"unit": "alpha_cmru"}, {}, "rails: an integrator stops"),
+        ({"unit": "bmru"}, {"accumulator": "integrator"}, "layers.0.unit is a bmru"),
+        (
+            {"unit": "alpha_cmru", "rails": 4.0},
+            {"accumulator": "latch_bank"},
+            "layers.0.unit is an alpha_cmru",
+        ),
+        ({"unit": "alpha_cmru"}, {}, "rails: missing; an integrator stops"),
         ({"unit": "alpha_cmru", "rails": 400.0}, {}, "layers.0.unit: rails of 400"),
         (
             {"unit": "alpha_cmru", "rails": 4.0},
@@ -187,6 +191,14 @@ def test_a_threshold_too_small_for_the_clock_is_refused(generic: Technology) -> 
     with torch.no_grad():
         network.state_dict()["layers.0.unit.threshold"][1] = 1e-3
     with pytest.raises(MappingError, match="layer0_comparator: unit 1: a threshold of 1e-12 A"):
+        map_network(network, generic, choices())
+
+
+def test_packets_wider_than_the_rails_are_refused(generic: Technology) -> None:
+    network = random_network(0, unit="alpha_cmru", rails=2.0)
+    with torch.no_grad():
+        network.state_dict()["layers.1.unit.amplitude.bias"][2] = -4.5
+    with pytest.raises(MappingError, match=r"layers\.1\.unit\.amplitude\.bias\[2\]: packets of 4.5"):
         map_network(network, generic, choices())
 
 

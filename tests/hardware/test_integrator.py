@@ -301,7 +301,9 @@ def test_rails_and_supplies_that_were_not_measured_are_refused() -> None:
 def test_a_strobe_too_short_for_a_copy_is_refused() -> None:
     row = integrator(rails=np.array([7e-10, 5e-10]))
     row.check_clock(BankClock.for_layer(10e-3, 0, 2), GENERIC)
-    with pytest.raises(MappingError, match=r"unit 1: with rails of 5e-10 A a copy outlasts the strobe of 0.00095 s"):
+    with pytest.raises(
+        MappingError, match=r"unit 1: with rails of 5e-10 A a copy outlasts the strobe of 0.00095 s"
+    ):
         row.check_clock(BankClock.for_layer(5e-3), GENERIC)
     np.testing.assert_allclose(row.wakes_in(GENERIC), [1.34e-3, 1.88e-3], rtol=0.01)
 
