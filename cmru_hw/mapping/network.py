@@ -117,8 +117,8 @@ def check_mappable(config: NetworkConfig, choices: MappingConfig) -> None:
         )
     if choices.accumulator == "latch_bank" and config.unit == "alpha_cmru":
         raise MappingError(
-            "mapping.accumulator: layers.0.unit is an alpha_cmru, whose state is not quantised: no latch_bank "
-            "holds it, an integrator does"
+            "mapping.accumulator: layers.0.unit is an alpha_cmru, whose state is not quantised: "
+            "no latch_bank holds it, an integrator does"
         )
     if config.unit == "alpha_cmru" and config.rails is None:
         raise MappingError("network.yaml: rails: missing; an integrator stops at its rails: train with them")
