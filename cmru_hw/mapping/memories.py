@@ -79,15 +79,14 @@ def fq_clocked(builder: Builder, layer: int, x: dict[str, int]) -> Built:
     low, width, gain = (uc * builder.scaled[f"{unit}.{part}"] for part in ("threshold_low", "width", "gain"))
     narrowest = 2 * smallest_beta(builder, layer)
     for i in map(int, np.flatnonzero(width < narrowest)):
-        middle = low[i] + width[i] / 2
+        centre = low[i] + width[i] / 2
         width[i] = builder.clip(f"{unit}.width", i, narrowest, "narrower than the clocked comparator decides")
-        low[i] = max(middle - width[i] / 2, 0.0)
+        low[i] = max(centre - width[i] / 2, 0.0)
     middle = f"layer{layer}_middle"
     builder.nodes(middle, "p", builder.technology.latch_units, (), low + width / 2, read=True)
     comparator = _comparator(builder, layer, (name, middle), width / 2)
-    initial = builder.scaled[f"{unit}.initial_state"]
-    name, step = _bank(builder, layer, comparator, gain, initial, "bit")
-    return name, np.zeros(len(step))
+    bank, step = _bank(builder, layer, comparator, gain, builder.scaled[f"{unit}.initial_state"], "bit")
+    return bank, np.zeros(len(step))
 
 
 def signed_bank(builder: Builder, layer: int, x: dict[str, int], levels: int | None) -> Built:

@@ -211,6 +211,7 @@ def states(spice: ArrayLike, behavioral: ArrayLike, names: Sequence[str]) -> Fig
         axes.set_title(name, loc="left", fontsize=8.5, pad=2)
         axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         axes.margins(x=0.01, y=0.2)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[-1].set_xlabel("frame")
     figure.supylabel("state", fontsize=9.5)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
