@@ -14,7 +14,7 @@ import itertools
 import json
 from pathlib import Path
 
-from cmru_hw.spice.bank_bench import BankBench, counted_twice
+from cmru_hw.spice.bank_bench import BankBench
 from cmru_hw.spice.job import LATCH, QUICK
 from cmru_hw.technology import load_technology
 
@@ -39,10 +39,10 @@ def main() -> None:
         if condition in done:
             continue
         bench = BankBench(
-            technology=technology, levels=levels or 1, single=levels == 0, steps=CHUNK, seed=seed,
-            supply=supply, period=period,
+            technology=technology.model_copy(update={"supply": supply}), levels=levels or 1,
+            single=levels == 0, steps=CHUNK, seed=seed, period=period,
         )  # fmt: skip
-        run = counted_twice(bench, (QUICK, LATCH), arguments.workers)
+        run = bench.run_twice((QUICK, LATCH), arguments.workers)
         done[condition] = int(run.errors.sum())
         with arguments.keep.open("a") as file:
             file.write(json.dumps({"condition": condition, "errors": done[condition]}) + "\n")

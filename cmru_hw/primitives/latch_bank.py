@@ -215,21 +215,16 @@ class LatchBank(Memory):
         return float(self.states[1] - self.states[0])
 
     def currents(
-        self,
-        signals: Mapping[str, Signal],
-        shifts: Shifts,
-        technology: Technology,
-        supply: float | None = None,
+        self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology
     ) -> dict[str, Array]:
         """What a chip's mismatch makes of the output: `outputs` [..., size, latches + 1] (A) by units set.
 
         An I_alpha mirror's V_DS is the switch's gate at the supply less its V_GS.
         """
-        supply = technology.supply if supply is None else supply
         each = self.i_alpha * self._step
         geometry, unit = bank_geometry(technology), technology.unit
         wider = (geometry.switch.w_um / geometry.switch.l_um) / (unit.w_um / unit.l_um)
-        below_switch = supply - technology.gate_voltage("n", each / wider)
+        below_switch = technology.supply - technology.gate_voltage("n", each / wider)
         own = technology.gate_voltage("n", self.i_alpha / technology.latch_units)
         each = each * (1 + technology.output_conductance.n * (below_switch - own))
         steps = np.repeat(each[:, None], self.latches, axis=-1)

@@ -2,32 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
 from cmru_hw.config import packaged
 from cmru_hw.design import Design, Stage, block_of
-from cmru_hw.primitives.clock import PHASES, clock_net
+from cmru_hw.primitives.clock import PHASES, BankClock, clock_net
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.mirror import Input
 from cmru_hw.primitives.noise_source import Noise
 from cmru_hw.primitives.signal import gate, rail, source_net
+from cmru_hw.technology import Technology
 
 MODELS = "models.lib"
 RAILS = {"vdd": "", "vbias": "_bias", "vlogic": "_logic"}
 """Supply rails of a stage, each with a source `V{stage}{suffix}` of its own."""
 
 
+class Staged(Protocol):
+    """What a circuit is made of: a design or a bench."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """In signal order."""
+
+    @property
+    def technology(self) -> Technology:
+        """The card at the circuit's supply."""
+
+    @property
+    def clocks(self) -> Mapping[str, BankClock]:
+        """By name."""
+
+
 def build(
     design: Design,
-    currents: dict[str, list[Array]],
+    currents: Mapping[str, Sequence[Array]],
     starts: Array,
     shifts: Shifts | None = None,
     noise: Mapping[str, Noise] | None = None,
 ) -> Circuit:
-    """The circuit of a design driven by input currents.
+    """The circuit of a design, as `assemble` makes it."""
+    facts = design.facts
+    title = f"{facts.unit} on {facts.technology}, {facts.boundary} boundary"
+    return assemble(design, title, currents, starts, shifts or {}, design.named(noise or {}))
+
+
+def assemble(
+    staged: Staged,
+    title: str,
+    currents: Mapping[str, Sequence[Array]],
+    starts: Array,
+    shifts: Shifts,
+    noise: Mapping[str, Noise],
+) -> Circuit:
+    """A circuit driven by input currents.
 
     `currents[stage][i]` is the waveform of input `i` as [points, 2] of (s, A); frames begin at `starts`
     [T + 1] (s), the last being the end; `shifts` the threshold shifts of one chip, as `variation.draw` gives
@@ -35,16 +67,16 @@ def build(
     source a rail, `V{stage}`, `V{stage}_bias` (reference branches) and, where it has clocked logic,
     `V{stage}_logic`; an ammeter `V{net}` sits at every measured diode; a clock phase is `V{clock}_{phase}`.
     """
-    facts, technology = design.facts, design.technology
-    circuit = Circuit(f"{facts.unit} on {facts.technology}, {facts.boundary} boundary")
-    circuit.raw_spice = "".join(f".include {name}\n" for name in includes(design))
-    for stage in design.stages:
-        cell = stage.subcircuit(design.signals, shifts or {}, technology)
+    volts, signals = staged.technology.supply, {stage.name: stage for stage in staged.stages}
+    circuit = Circuit(title)
+    circuit.raw_spice = "".join(f".include {name}\n" for name in includes(staged))
+    for stage in staged.stages:
+        cell = stage.subcircuit(signals, shifts, staged.technology)
         circuit.subcircuit(cell)
         nets = _port_names(cell)
         circuit.X(stage.name, stage.name, *(f"{net}_{stage.name}" if net in RAILS else net for net in nets))
         for net in rails(stage):
-            circuit.V(f"{stage.name}{RAILS[net]}", f"{net}_{stage.name}", circuit.gnd, facts.supply)
+            circuit.V(f"{stage.name}{RAILS[net]}", f"{net}_{stage.name}", circuit.gnd, volts)
         supply = f"vdd_{stage.name}"
         if stage.measured:
             side = supply if rail(stage.polarity) == "vdd" else circuit.gnd
@@ -56,14 +88,14 @@ def build(
         if isinstance(stage, Input):
             for i, points in enumerate(currents[stage.name]):
                 _drive(circuit, stage, i, points, supply)
-    for name, added in design.named(noise or {}).items():
-        stage = design.signals[name]
+    for name, added in noise.items():
+        stage = signals[name]
         for j in range(stage.size):
             net = gate(name, j)
             ends = (f"vdd_{name}", net) if stage.polarity == "n" else (net, "0")
             circuit.raw_spice += added.source.spice(f"{net}_noise", *ends, pole=added.pole) + "\n"
-    for clock, phase in clock_phases(design):
-        points = design.clocks[clock].waveform(phase, starts, facts.supply)
+    for clock, phase in clock_phases(staged):
+        points = staged.clocks[clock].waveform(phase, starts, volts)
         circuit.PieceWiseLinearVoltageSource(
             clock_net(clock, phase),
             clock_net(clock, phase),
@@ -78,25 +110,25 @@ def rails(stage: Stage) -> list[str]:
     return [net for net in RAILS if net != "vlogic" or stage.has_logic]
 
 
-def clock_phases(design: Design) -> list[tuple[str, str]]:
+def clock_phases(staged: Staged) -> list[tuple[str, str]]:
     """Clock phases that some stage takes, as (clock, phase)."""
-    taken = {net for stage in design.stages for net in stage.clock_nets()}
-    return [(clock, phase) for clock in design.clocks for phase in PHASES if clock_net(clock, phase) in taken]
+    taken = {net for stage in staged.stages for net in stage.clock_nets()}
+    return [(clock, phase) for clock in staged.clocks for phase in PHASES if clock_net(clock, phase) in taken]
 
 
-def includes(design: Design) -> dict[str, str]:
+def includes(staged: Staged) -> dict[str, str]:
     """Files that the circuit includes, by the name it includes them under."""
-    cells = dict.fromkeys(stage.cell_file for stage in design.stages if stage.cell_file)
+    cells = dict.fromkeys(stage.cell_file for stage in staged.stages if stage.cell_file)
     texts = {name: packaged("circuits", name).read_text(encoding="utf-8") for name in cells}
-    return {MODELS: design.technology.model_text, **texts}
+    return {MODELS: staged.technology.model_text, **texts}
 
 
-def initial_voltages(design: Design) -> dict[str, float]:
+def initial_voltages(staged: Staged) -> dict[str, float]:
     """`.ic` of every net that a stage starts from."""
     return {
         net: volts
-        for stage in design.stages
-        for net, volts in stage.initial_voltages(design.facts.supply).items()
+        for stage in staged.stages
+        for net, volts in stage.initial_voltages(staged.technology.supply).items()
     }
 
 
@@ -105,19 +137,19 @@ def ammeters(stage: Stage) -> list[str]:
     return [f"i(v{source_net(stage.name, j)})" for j in range(stage.size)]
 
 
-def supplies(design: Design) -> dict[str, str]:
+def supplies(staged: Staged) -> dict[str, str]:
     """Saved vectors of the supply currents, each with the "block/primitive" that it feeds."""
     return {
         f"i(v{stage.name}{RAILS[net]})": f"{block_of(stage.name)}/{'bias' if net == 'vbias' else stage.kind}"
-        for stage in design.stages
+        for stage in staged.stages
         for net in rails(stage)
     }
 
 
-def clock_drives(design: Design) -> dict[str, str]:
+def clock_drives(staged: Staged) -> dict[str, str]:
     """Saved vectors of the clock drivers' currents, each with the "block/clock" that it drives."""
     return {
-        f"i(v{clock_net(clock, phase)})": f"{block_of(clock)}/clock" for clock, phase in clock_phases(design)
+        f"i(v{clock_net(clock, phase)})": f"{block_of(clock)}/clock" for clock, phase in clock_phases(staged)
     }
 
 

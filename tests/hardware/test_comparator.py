@@ -11,7 +11,7 @@ from cmru_hw.errors import MappingError
 from cmru_hw.primitives.comparator import WindowComparator, comparator_geometry
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.mirror import Input
-from cmru_hw.spice.bank_bench import BankBench, BankRun, count
+from cmru_hw.spice.bank_bench import BankBench, BankRun
 from cmru_hw.technology import load_technology
 
 GENERIC = load_technology("generic180")
@@ -60,7 +60,7 @@ def test_it_trips_at_beta(beta: float, low: float, up: bool, period: float) -> N
     edge = (low + beta) * NANO * np.array([0.97, 0.98, 0.99, 1.0, 1.01, 1.02, 1.03])
     high, low_row = np.tile(edge, (2, 1)), np.full((2, len(edge)), low * NANO)
     positive, negative = (high, low_row) if up else (low_row, high)
-    run = count(bench(positive, negative, beta * NANO, period=period))
+    run = bench(positive, negative, beta * NANO, period=period).run()
     sign = 1.0 if up else -1.0
     np.testing.assert_array_equal(run.decisions[-1, [0, 1, 5, 6]], [0, 0, sign, sign])
     np.testing.assert_array_equal(np.diff(sign * run.decisions[-1]) >= 0, True)
@@ -73,11 +73,11 @@ def test_mismatched_comparators_trip_where_their_shifts_say() -> None:
     ramp = 0.4 * NANO * np.geomspace(0.6, 1.6, 66)
     positive = np.repeat(ramp[:, None], chips, axis=1)
     made = bench(positive, np.full_like(positive, low), 0.3 * NANO).mismatched(3, scale=2.0)
-    currents = made.stages[2].currents(made.signals, made.shifts, GENERIC)
+    currents = made.comparator.currents(made.signals, made.shifts, GENERIC)
     win, lose, threshold = (currents[key][:, 0] for key in ("win", "lose", "threshold"))
     expected = (lose * low + threshold) / win
     assert np.ptp(expected) > 0.15 * 0.4 * NANO
-    np.testing.assert_allclose(trips(count(made), positive), expected, rtol=0.03)
+    np.testing.assert_allclose(trips(made.run(), positive), expected, rtol=0.03)
 
 
 def test_decisions_follow_the_equation() -> None:
@@ -160,8 +160,8 @@ def test_behavioural_decisions_are_those_of_ngspice() -> None:
     random = np.random.default_rng(5)
     positive, negative = random.uniform(0.02, 0.8, (2, 12, 5)) * NANO
     made = bench(positive, negative, 0.3 * NANO, period=2e-3)
-    run = count(made)
-    window = made.stages[2]
+    run = made.run()
+    window = made.comparator
     currents = window.currents(made.signals, {}, GENERIC)
     decided = window.step(positive, negative, currents)
     clear = np.abs(np.abs(positive - negative) - 0.3 * NANO) > 0.01 * NANO

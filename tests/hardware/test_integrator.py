@@ -18,14 +18,8 @@ from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.integrator import Integrator, integrator_geometry
 from cmru_hw.primitives.mirror import Input
 from cmru_hw.primitives.signal import Frame
-from cmru_hw.spice.integrator_bench import (
-    IntegratorBench,
-    circuit,
-    integrate,
-    integrate_many,
-    integrated_twice,
-    measure_copying,
-)
+from cmru_hw.spice.bench import run_benches
+from cmru_hw.spice.integrator_bench import IntegratorBench, measure_copying
 from cmru_hw.technology import load_technology
 
 GENERIC = load_technology("generic180")
@@ -55,7 +49,7 @@ def integrator(**changes: Any) -> Integrator:
 def test_it_adds_equal_packets_and_holds() -> None:
     """From the reset on; steps up and down of 75 pA, in a range of 14 of them, are equal within 2 %."""
     made = bench([0, 1, 1, 0, -1, -1, -1, 1])
-    run = integrate(made)
+    run = made.run()
     np.testing.assert_array_equal(run.decisions, made.inputs[0])
     state = run.state[:, 0] / PICO
     assert abs(state[0]) < 3
@@ -64,19 +58,25 @@ def test_it_adds_equal_packets_and_holds() -> None:
     np.testing.assert_allclose(steps[moves != 0] * moves[moves != 0], 75, rtol=0.02)
     assert abs(steps[2]) < 0.2
     assert run.error.max() < 1 * PICO
-    row = made.stages[4]
+    row = made.memory
     drawn = row.supply_current(
-        run.state[:-1], run.state[1:], made.inputs[0][1:], made.clock, made.volts, GENERIC, np.array([75e-12])
+        run.state[:-1],
+        run.state[1:],
+        made.inputs[0][1:],
+        made.clock,
+        made.supply,
+        GENERIC,
+        np.array([75e-12]),
     )
     measured = run.power["integrator"] + run.power["integrator_logic"] + run.power["output"]
-    assert measured == pytest.approx(made.volts * drawn.mean(), rel=0.03)
+    assert measured == pytest.approx(made.supply * drawn.mean(), rel=0.03)
     assert measured < 2.3e-9
-    assert run.power["integrator_bias"] == pytest.approx(made.volts * row.bias_current, rel=0.01)
+    assert run.power["integrator_bias"] == pytest.approx(made.supply * row.bias_current, rel=0.01)
 
 
 def test_it_stops_at_a_rail_and_leaves_it_at_once() -> None:
     """Packets of 200 pA against the upper rail at 525 pA: clipped within 6 pA, the next one down is whole."""
-    run = integrate(bench([1, 1, 1, 1, 1, -1, -1], packet=200.0))
+    run = bench([1, 1, 1, 1, 1, -1, -1], packet=200.0).run()
     state = run.state[:, 0] / PICO
     np.testing.assert_allclose(state[2:5], 526, atol=6)
     assert abs(state[4] - state[3]) < 0.2
@@ -87,7 +87,7 @@ def test_it_stops_at_a_rail_and_leaves_it_at_once() -> None:
 @pytest.mark.slow
 def test_two_tolerance_sets_agree_on_random_packets() -> None:
     made = bench(steps=60, seed=6)
-    run = integrated_twice(made)
+    run = made.run_twice()
     np.testing.assert_array_equal(run.decisions, made.inputs[0])
     assert run.state.max() > 0.9 * made.rails
     assert run.state.min() < -0.9 * made.rails
@@ -101,7 +101,7 @@ def test_the_model_of_ten_mismatched_chips() -> None:
     sizes = np.repeat([100.0, 200.0], [7, 18])[:, None] * PICO
     rows = (np.array(moves, dtype=float)[:, None], sizes)
     chips = [bench(rows=rows).mismatched(100 + seed) for seed in range(10)]
-    runs = integrate_many(chips)
+    runs = run_benches(chips)
     ratios = []
     for run in runs:
         assert run.error.max() < 15 * PICO
@@ -118,7 +118,7 @@ def test_the_model_of_ten_mismatched_chips() -> None:
 @pytest.mark.parametrize(("temperature", "up", "down"), [(-20.0, 1.0, 1.0), (85.0, 1.01, 0.98)])
 def test_it_integrates_cold_and_hot(temperature: float, up: float, down: float) -> None:
     moves = [0, 1, 1, 1, -1, -1, -1, -1, -1, 0, 1, 1]
-    run = integrate(bench(moves, temperature=temperature))
+    run = bench(moves, temperature=temperature).run()
     state = run.state[:, 0] / PICO
     assert abs(state[0]) < 5
     steps, asked = np.diff(state), np.array(moves[1:])
@@ -134,9 +134,9 @@ def test_a_held_state_drifts_as_modelled(temperature: float) -> None:
     moves = np.zeros((7, 2))
     moves[1] = 1, -1
     made = bench(rows=(moves, np.full((7, 2), 300 * PICO)), period=1.0, temperature=temperature)
-    run = integrate(made)
+    run = made.run()
     warm = GENERIC.model_copy(update={"temperature_celsius": temperature})
-    kept = made.stages[4].kept(5.0, warm)
+    kept = made.memory.kept(5.0, warm)
     np.testing.assert_allclose(run.state[6], kept * run.state[1], atol=2 * PICO)
     assert (0.95 if temperature > 80 else 0.9995) < kept < 1
 
@@ -144,12 +144,12 @@ def test_a_held_state_drifts_as_modelled(temperature: float) -> None:
 @pytest.mark.slow
 def test_constant_packets_of_several_cells_side_by_side() -> None:
     made = bench(cells=3, steps=12, seed=3, constant=True, largest=1e-10)
-    run = integrate(made)
+    run = made.run()
     np.testing.assert_array_equal(run.decisions, made.inputs[0])
     assert run.error.max() < 5 * PICO
     ideal = np.zeros(3)
     for move, state in zip(made.inputs[0], run.state, strict=True):
-        ideal = made.stages[4].step(ideal, move)
+        ideal = made.memory.step(ideal, move)
         np.testing.assert_allclose(state, ideal, atol=12 * PICO)
 
 
@@ -157,7 +157,7 @@ def test_constant_packets_of_several_cells_side_by_side() -> None:
 @pytest.mark.parametrize("packet", [10.0, 450.0, 1000.0])
 def test_packets_from_a_hundredth_to_the_whole_range(packet: float) -> None:
     made = bench([0, 1, 1, -1, -1, -1, 1, 0, 1, -1], packet=packet)
-    assert integrate(made).error.max() < 6 * PICO
+    assert made.run().error.max() < 6 * PICO
 
 
 @pytest.mark.slow
@@ -234,7 +234,7 @@ def test_mismatch_of_each_chip_moves_what_it_should() -> None:
 
 def test_up_and_down_differ_by_five_per_cent() -> None:
     made = bench(cells=2000, rows=(np.zeros((1, 2000)), np.full((1, 2000), 1e-10)))
-    currents = made.stages[4].currents(made.signals, made.draw(1), GENERIC)
+    currents = made.memory.currents(made.signals, made.draw(1), GENERIC)
     assert np.std(currents["up"] / currents["down"]) == pytest.approx(0.05, abs=0.01)
 
 
@@ -311,12 +311,12 @@ def test_a_strobe_too_short_for_a_copy_is_refused() -> None:
 def test_an_integrator_needs_a_comparator_and_pmos_amplitudes() -> None:
     made = bench([1, 1])
     signals = made.signals
-    row = replace(made.stages[4], comparator="positive")
+    row = replace(made.memory, comparator="positive")
     with pytest.raises(MappingError, match="integrator: positive is not a comparator"):
         row.subcircuit(signals, {}, GENERIC)
     mirrored = signals | {"amplitude": replace(made.stages[2], polarity="n")}
     with pytest.raises(MappingError, match="integrator: amplitude is not a row of pMOS diodes"):
-        made.stages[4].subcircuit(mirrored, {}, GENERIC)
+        made.memory.subcircuit(mirrored, {}, GENERIC)
 
 
 # --- netlist ---------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_an_integrator_needs_a_comparator_and_pmos_amplitudes() -> None:
 
 def test_every_transistor_has_its_own_shift_and_its_drawn_size() -> None:
     made = bench(cells=2, steps=1, constant=True)
-    row = made.stages[4]
+    row = made.memory
     devices = row.devices(GENERIC)
     number = iter(range(1, 10_000))
     shifts = {
@@ -334,7 +334,7 @@ def test_every_transistor_has_its_own_shift_and_its_drawn_size() -> None:
         for stage in made.stages
         for part, array in stage.devices(GENERIC).items()
     }
-    text = str(circuit(replace(made, shifts=shifts)))
+    text = str(replace(made, shifts=shifts).circuit())
     drawn = re.findall(r"(?:dvt|D\d+)=(\S+)", text)
     assert len(set(drawn)) == len(drawn)
     ours = [

@@ -18,16 +18,8 @@ from cmru_hw.errors import MappingError
 from cmru_hw.primitives.clock import BankClock
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.latch_bank import LatchBank, bank_geometry
-from cmru_hw.spice.bank_bench import (
-    BankBench,
-    BankRun,
-    circuit,
-    count,
-    count_many,
-    counted_twice,
-    expected_states,
-    job,
-)
+from cmru_hw.spice.bank_bench import BankBench, BankRun
+from cmru_hw.spice.bench import run_benches
 from cmru_hw.spice.job import QUICK
 from cmru_hw.technology import load_technology
 
@@ -35,8 +27,8 @@ GENERIC = load_technology("generic180")
 NANO = 1e-9
 
 
-def bench(**changes: Any) -> BankBench:
-    return BankBench(technology=GENERIC, **changes)
+def bench(supply: float = 0.8, **changes: Any) -> BankBench:
+    return BankBench(technology=GENERIC.model_copy(update={"supply": supply}), **changes)
 
 
 def bank(**changes: Any) -> LatchBank:
@@ -71,18 +63,18 @@ END_TO_END = [1, 1, 0, 1, -1, -1, 0, -1, -1, -1, 1, 0]
     ids=["K1", "K2", "K4", "single"],
 )
 def test_it_counts_the_clipped_sum(made: BankBench) -> None:
-    run = count(made)
+    run = made.run()
     assert run.errors.tolist() == [0]
-    np.testing.assert_array_equal(run.counted, expected_states(made))
-    assert len(np.unique(run.counted)) > made.levels
+    np.testing.assert_array_equal(run.state, made.expected())
+    assert len(np.unique(run.state)) > made.levels
     check_output(made, run)
 
 
 def check_output(made: BankBench, run: BankRun) -> None:
     """The output current is the model's, where it has had a frame to settle at a high level."""
-    row = made.stages[3]
-    modelled = row.output(run.counted, row.currents(made.signals, made.shifts, GENERIC, made.supply))
-    rising = np.vstack([np.ones_like(run.counted[:1]), np.diff(run.counted, axis=0)]) >= 0
+    row = made.memory
+    modelled = row.output(run.state, row.currents(made.signals, made.shifts, made.technology))
+    rising = np.vstack([np.ones_like(run.state[:1]), np.diff(run.state, axis=0)]) >= 0
     high = rising & (modelled > 0.15 * NANO)
     np.testing.assert_allclose(run.output[high], modelled[high], rtol=0.01)
     assert (run.output[modelled == 0] < 0.03 * NANO).all()
@@ -92,8 +84,8 @@ def test_power_up_reset_reaches_any_level() -> None:
     """Latches wake at random; five banks side by side that are then held."""
     levels = np.arange(-2, 3)
     still = np.full((1, 5), 0.15 * NANO)
-    run = count(bench(levels=2, cells=5, initial=levels, rows=(still, still)))
-    np.testing.assert_array_equal(run.counted, [levels])
+    run = bench(levels=2, cells=5, initial=levels, rows=(still, still)).run()
+    np.testing.assert_array_equal(run.state, [levels])
     assert run.errors.sum() == 0
 
 
@@ -110,16 +102,16 @@ def test_no_pair_is_held_at_its_metastable_point() -> None:
         period=10e-3,
         tolerances=QUICK,
     )
-    assert count(made).errors.tolist() == [0]
+    assert made.run().errors.tolist() == [0]
 
 
 def test_supply_current_is_the_model_s() -> None:
     """Moves, holds and pushes against the end, over 1 ms frames, where charging counts most."""
     rows = following([0, 1, -1, 0, -1, 1, 1, 1])
     made = bench(levels=2, initial=2, rows=rows, power_up=False)
-    run = count(made)
-    row, comparator = made.stages[3], made.stages[2]
-    states, moves = run.counted, made.inputs[2]
+    run = made.run()
+    row, comparator = made.memory, made.comparator
+    states, moves = run.state, made.inputs[2]
     output = row.output(states, row.currents(made.signals, {}, GENERIC))
     drawn = row.supply_current(
         states[:-1], states[1:], moves[1:], output[1:], made.period, made.supply, GENERIC
@@ -138,22 +130,22 @@ def test_supply_current_is_the_model_s() -> None:
 @pytest.mark.parametrize("supply", [0.6, 0.8])
 @pytest.mark.parametrize("levels", [1, 2, 4, 8])
 def test_two_tolerance_sets_count_alike(levels: int, supply: float, period: float) -> None:
-    run = counted_twice(bench(levels=levels, supply=supply, period=period, steps=60, initial=0, seed=1))
+    run = bench(levels=levels, supply=supply, period=period, steps=60, initial=0, seed=1).run_twice()
     assert run.errors.tolist() == [0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "supply"), [(-20.0, 0.8), (85.0, 0.8), (85.0, 0.6)])
 def test_it_counts_cold_and_hot(temperature: float, supply: float) -> None:
-    run = count(bench(levels=4, supply=supply, temperature=temperature, steps=40, seed=3, initial=0))
+    run = bench(levels=4, supply=supply, temperature=temperature, steps=40, seed=3, initial=0).run()
     assert run.errors.tolist() == [0]
 
 
 @pytest.mark.slow
 def test_a_thousand_steps() -> None:
-    run = count(bench(levels=4, steps=1000, seed=2))
+    run = bench(levels=4, steps=1000, seed=2).run()
     assert run.errors.tolist() == [0]
-    assert set(run.counted.ravel()) == set(range(-4, 5))
+    assert set(run.state.ravel()) == set(range(-4, 5))
 
 
 @pytest.mark.slow
@@ -163,7 +155,7 @@ def test_two_hundred_mismatched_chips() -> None:
     A deck a chip: side by side, each chip's edges would cut every other chip's time steps.
     """
     chips = [bench(levels=4, steps=16, seed=seed, margin=0.15 * NANO).mismatched(seed) for seed in range(200)]
-    wrong = np.concatenate([run.errors for run in count_many(chips)])
+    wrong = np.concatenate([run.errors for run in run_benches(chips)])
     assert len(wrong) == 200
     assert (wrong == 0).mean() >= 0.95
 
@@ -172,8 +164,8 @@ def test_two_hundred_mismatched_chips() -> None:
 def test_a_state_is_held_for_ten_seconds_at_85_degrees() -> None:
     still = np.full((4, 5), 0.15 * NANO)
     levels = np.arange(-2, 3)
-    run = count(bench(levels=2, cells=5, initial=levels, rows=(still, still), period=2.5, temperature=85.0))
-    np.testing.assert_array_equal(run.counted, np.tile(levels, (4, 1)))
+    run = bench(levels=2, cells=5, initial=levels, rows=(still, still), period=2.5, temperature=85.0).run()
+    np.testing.assert_array_equal(run.state, np.tile(levels, (4, 1)))
     assert run.errors.sum() == 0
 
 
@@ -227,17 +219,17 @@ def test_behavioural_states_are_those_of_ngspice_under_mismatch() -> None:
     """Decisions by the comparator model of each chip, and output steps by its mirrors."""
     made = bench(levels=1, single=True, cells=4, steps=10, seed=4, period=4e-3, margin=0.1 * NANO)
     made = made.mismatched(8)
-    *_, comparator, row = made.stages
+    comparator, row = made.comparator, made.memory
     decided = comparator.currents(made.signals, made.shifts, GENERIC)
-    outputs = row.currents(made.signals, made.shifts, GENERIC, made.supply)
+    outputs = row.currents(made.signals, made.shifts, made.technology)
     state = row.initial_state.astype(float)
     states, currents = [], []
     for positive, negative in zip(made.inputs[0], made.inputs[1], strict=True):
         state = row.step(state, comparator.step(positive[None], negative[None], decided)[0])
         states.append(state)
         currents.append(row.output(state[None], outputs)[0])
-    run = count(made)
-    np.testing.assert_array_equal(run.counted, states)
+    run = made.run()
+    np.testing.assert_array_equal(run.state, states)
     high = np.stack(states) > 0
     np.testing.assert_allclose(run.output[high], np.stack(currents)[high], rtol=0.02)
 
@@ -249,11 +241,11 @@ Transistor = tuple[str, float]  # polarity and threshold shift
 
 def flattened(made: BankBench) -> list[Transistor]:
     """Every transistor of a bench's netlist, by expanding its subcircuits as text; parallel ones once."""
-    files = "\n".join(str(text) for text in job(made).files.values())
+    files = "\n".join(str(text) for text in made.job().files.values())
     definitions: dict[str, tuple[dict[str, str], list[list[str]]]] = {}
     top: list[list[str]] = []
     inside: str | None = None
-    text = re.sub(r"\n\+", " ", files + "\n" + str(circuit(made)))
+    text = re.sub(r"\n\+", " ", files + "\n" + str(made.circuit()))
     for line in text.lower().splitlines():
         words = line.split()
         if line.startswith(".subckt"):
@@ -306,12 +298,12 @@ def test_devices_are_the_transistors_of_the_netlist(levels: int, single: bool, o
 
 
 def test_units_in_parallel_are_those_of_devices() -> None:
-    netlist = str(circuit(bench(levels=2)))
-    devices = bench(levels=2).stages[3].devices(GENERIC)
+    netlist = str(bench(levels=2).circuit())
+    devices = bench(levels=2).memory.devices(GENERIC)
     assert devices["alpha"].units.tolist() == [[2] * 4]
     assert re.search(r"output_step .*U=2", netlist)
     assert devices["diode"].units.tolist() == [16]
-    assert bench(single=True, levels=1).stages[3].devices(GENERIC)["alpha"].units.tolist() == [[4]]
+    assert bench(single=True, levels=1).memory.devices(GENERIC)["alpha"].units.tolist() == [[4]]
     assert devices["set_reset_4"].geometry == bank_geometry(GENERIC).logic
     assert devices["set_reset_4"].polarity == "p"
 
@@ -369,7 +361,7 @@ def test_waveforms_keep_their_order_in_frames_of_any_length() -> None:
         (lambda: bank(i_alpha=np.array([0.0, 1e-9])), "unit 0: I_alpha must be > 0"),
         (lambda: bank().devices(GENERIC.model_copy(update={"cells": {}})), "generic180: has no latch bank"),
         (
-            lambda: bench(beta=0.05 * NANO, margin=0.0).stages[2].check_clock(
+            lambda: bench(beta=0.05 * NANO, margin=0.0).comparator.check_clock(
                 BankClock.for_layer(1e-3), 0.8, GENERIC
             ),
             "comparator: unit 0: a threshold of 5e-11 A takes",

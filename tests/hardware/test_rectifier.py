@@ -14,11 +14,10 @@ from cmru_hw.primitives.comparator import WindowComparator
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.mirror import Input, Mirror, Term
 from cmru_hw.primitives.rectifier import rectifier_stages
-from cmru_hw.spice.bank_bench import SOURCE_ABSTOL, STRICT
-from cmru_hw.spice.job import LATCH, Job, Tolerances, Transient
+from cmru_hw.spice.job import LATCH, STRICT, Job, Tolerances, Transient
 from cmru_hw.spice.netlist import ammeters, build, includes, waveform
 from cmru_hw.spice.ngspice import run
-from cmru_hw.spice.simulate import job
+from cmru_hw.spice.simulate import SOURCE_ABSTOL, job
 from cmru_hw.stimulus import make_stimulus
 from cmru_hw.technology import Technology
 from cmru_hw.variation import draw, one_chip
