@@ -33,12 +33,8 @@ def random_network(seed: int, on_grid: bool = True, **changes: Any) -> Network:
             new = random.normal(0.3, 0.2, shape)
         elif kind == "initial_state":
             reach = network.config.levels or 1
-            new = {
-                "fq_bmru": random.integers(0, 2, shape),
-                "bmru": random.choice([-1, 1], shape),
-                "cmru": random.integers(-reach, reach + 1, shape),
-                "alpha_cmru": np.zeros(shape),
-            }[network.config.unit]
+            states = {"fq_bmru": [0, 1], "bmru": [-1, 1], "alpha_cmru": [0]}
+            new = random.choice(states.get(network.config.unit, range(-reach, reach + 1)), shape)
         else:
             limits = {"threshold_low": (0.15, 0.6), "width": (0.1, 0.5), "gain": (0.5, 1.5)}
             new = random.uniform(*(limits | {"threshold": (0.3, 0.8)})[kind], shape)
