@@ -29,7 +29,7 @@ from cmru_hw.primitives.integrator import Integrator
 from cmru_hw.primitives.latch import Latch
 from cmru_hw.primitives.latch_bank import LatchBank
 from cmru_hw.primitives.mirror import Input, Mirror, Term
-from cmru_hw.primitives.signal import Decider, Memory, Signal
+from cmru_hw.primitives.signal import Decider, Memory, Signal, devices_of
 from cmru_hw.technology import Polarity, Technology, load_technology
 
 Stage = Input | Mirror | Latch | WindowComparator | LatchBank | Integrator
@@ -116,6 +116,14 @@ class Design:
         found = (self.signals[memory.decider] for memory in self.memories)
         return [stage for stage in found if isinstance(stage, Decider)]
 
+    def thresholds(self, layer: int, values: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Upper and lower threshold (A) of a layer of the nominal design, [..., N] each.
+
+        `values` are the currents of the rows that the thresholds follow, where they follow the input.
+        """
+        decider = self.deciders[layer]
+        return decider.thresholds(decider.currents(self.signals, {}, self.technology), values)
+
     @cached_property
     def clocks(self) -> dict[str, BankClock]:
         """Clocks by name, one a clocked layer, in the layers' order; none if no layer is clocked."""
@@ -134,11 +142,7 @@ class Design:
 
     def devices(self) -> dict[str, DeviceArray]:
         """Every transistor, as `{stage}.{part}`; the one list that mismatch, area and count are made from."""
-        return {
-            f"{stage.name}.{part}": array
-            for stage in self.stages
-            for part, array in stage.devices(self.technology).items()
-        }
+        return devices_of(self.stages, self.technology)
 
     @property
     def transistors(self) -> int:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.design import Design
 from cmru_hw.primitives.device import Array
 from cmru_hw.result import Result
@@ -169,7 +168,7 @@ def _thresholds(design: Design, layer: int, circuit: Result) -> tuple[Array, Arr
     """Upper and lower threshold (A), of the circuit's own rows where they follow the input."""
     if layer in circuit.thresholds:
         return circuit.thresholds[layer], -circuit.thresholds[layer]
-    return BehavioralModel(design).thresholds(layer)
+    return design.thresholds(layer, {})
 
 
 def select(outcome: Outcome, inputs: list[int]) -> Trained:

@@ -13,7 +13,7 @@ import numpy as np
 
 from cmru_hw.errors import MappingError
 from cmru_hw.mapping.builder import Builder, none
-from cmru_hw.primitives.comparator import WindowComparator, comparator_geometry
+from cmru_hw.primitives.comparator import WindowComparator, smallest_threshold
 from cmru_hw.primitives.device import Array, Units
 from cmru_hw.primitives.integrator import Integrator, integrator_geometry, rails_range, settling_rails
 from cmru_hw.primitives.latch import Latch, calibration
@@ -77,7 +77,7 @@ def fq_clocked(builder: Builder, layer: int, x: dict[str, int]) -> Built:
     name = f"layer{layer}_candidate"
     builder.matrix(name, builder.technology.latch_units, row, f"{unit}.candidate", read=True)
     low, width, gain = (uc * builder.scaled[f"{unit}.{part}"] for part in ("threshold_low", "width", "gain"))
-    narrowest = 2 * smallest_beta(builder, layer)
+    narrowest = 2 * smallest_threshold(builder.clocks[layer], builder.technology)
     for i in map(int, np.flatnonzero(width < narrowest)):
         centre = low[i] + width[i] / 2
         width[i] = builder.clip(f"{unit}.width", i, narrowest, "narrower than the clocked comparator decides")
@@ -155,14 +155,9 @@ def integrator(
         state_current=state_current * (1.0 if packet is None else packet),
     )  # fmt: skip
     made.check_measured(technology)
+    made.check_clock(builder.clocks[layer], technology)
     builder.add(made)
     return made.name, made.i_middle
-
-
-def smallest_beta(builder: Builder, layer: int) -> float:
-    """The smallest threshold (A) that a comparator decides on before the strobe."""
-    geometry = comparator_geometry(builder.technology)
-    return geometry.node_capacitance * builder.technology.supply / builder.clocks[layer].evaluation
 
 
 def _window(builder: Builder, layer: int, x: dict[str, int]) -> str:
@@ -190,7 +185,7 @@ def _comparator(
         copied=none(len(beta)), positive=rows[0], negative=rows[1], i_threshold=beta,
         threshold_signal=threshold_signal, clock=clock_name(layer),
     )  # fmt: skip
-    stage.check_clock(builder.clocks[layer], technology.supply, technology)
+    stage.check_clock(builder.clocks[layer], technology)
     builder.add(stage)
     return stage.name
 

@@ -106,7 +106,7 @@ def check_mappable(config: NetworkConfig, choices: MappingConfig) -> None:
             raise MappingError(
                 f"network.yaml: {name}: must be {off} for hardware, got {getattr(config, name)}"
             )
-    if choices.latch == "9t" and (config.unit == "cmru" or config.input_dependent_threshold):
+    if choices.latch == "9t" and (config.unit in ("cmru", "alpha_cmru") or config.input_dependent_threshold):
         raise MappingError(
             f"mapping.latch: 9t holds one bit and has constant thresholds; a {config.unit}"
             f"{' with input_dependent_threshold' if config.input_dependent_threshold else ''} needs clocked"

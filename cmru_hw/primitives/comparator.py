@@ -59,6 +59,11 @@ class ComparatorGeometry(Strict):
     pair_weight: float  # d ln(trip current) / d ln(strength of the pair transistor on its side)
 
 
+def smallest_threshold(clock: BankClock, technology: Technology) -> float:
+    """The smallest beta (A) that charges its node before the strobe."""
+    return comparator_geometry(technology).node_capacitance * technology.supply / clock.evaluation
+
+
 def comparator_geometry(technology: Technology) -> ComparatorGeometry:
     """The comparator's part of a card. Raises MappingError where the technology has none."""
     return technology.cell("window_comparator", ComparatorGeometry)
@@ -232,7 +237,7 @@ class WindowComparator(Decider):
         """Current of the reference branches (A)."""
         return float(self.i_threshold.sum())
 
-    def check_clock(self, clock: BankClock, supply: float, technology: Technology) -> None:
+    def check_clock(self, clock: BankClock, technology: Technology) -> None:
         """Raises MappingError if a decision may still be slewing when the strobe opens.
 
         A half that says 1 charges its node with at least beta. With a `threshold_signal` nothing is known
@@ -241,8 +246,9 @@ class WindowComparator(Decider):
         if self.threshold_signal:
             return
         j = int(np.argmin(self.i_threshold))
-        needed = comparator_geometry(technology).node_capacitance * supply / self.i_threshold[j]
-        if needed > clock.evaluation:
+        smallest = smallest_threshold(clock, technology)
+        if self.i_threshold[j] < smallest:
+            needed = clock.evaluation * smallest / self.i_threshold[j]
             raise MappingError(
                 f"{self.name}: unit {j}: a threshold of {self.i_threshold[j]:.3g} A takes {needed:.2g} s to "
                 f"decide, but the clock leaves {clock.evaluation:.2g} s"

@@ -433,7 +433,7 @@ class Integrator(Memory):
         geometry = integrator_geometry(technology)
         a = self.i_packet if amplitude is None else amplitude
         mean = self.i_middle + clock.strobes * before + (1 - clock.strobes) * state
-        tracked = 1 - clock.equalised - (clock.P1_FALL - clock.P1_RISE) * clock.span
+        tracked = 1 - clock.equalised - clock.strobe / clock.frame_period
         flowing = (3 + self.copied) * mean + self.i_reference + a * (3 + tracked * (decision > 0))
         charged = geometry.moved * (decision != 0) * supply / clock.frame_period
         return (flowing + charged + geometry.leakage).sum(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -187,6 +187,13 @@ class Signal(ABC):
     @abstractmethod
     def subcircuit(self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology) -> SubCircuit:
         """The stage as a SPICE cell."""
+
+
+def devices_of(stages: Iterable[Signal], technology: Technology) -> dict[str, DeviceArray]:
+    """Every transistor of some stages, as `{stage}.{part}`."""
+    return {
+        f"{stage.name}.{part}": array for stage in stages for part, array in stage.devices(technology).items()
+    }
 
 
 class Decider(Signal):

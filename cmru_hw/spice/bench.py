@@ -19,6 +19,7 @@ from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units
 from cmru_hw.primitives.integrator import Integrator
 from cmru_hw.primitives.latch_bank import LatchBank
 from cmru_hw.primitives.mirror import Input
+from cmru_hw.primitives.signal import devices_of
 from cmru_hw.spice.job import LATCH, STRICT, Job, Tolerances, Transient
 from cmru_hw.spice.netlist import (
     RAILS,
@@ -158,11 +159,7 @@ class Bench(ABC, Generic[R]):
 
     def devices(self) -> dict[str, DeviceArray]:
         """Every transistor by `{stage}.{part}`."""
-        return {
-            f"{stage.name}.{part}": array
-            for stage in self.stages
-            for part, array in stage.devices(self.technology).items()
-        }
+        return devices_of(self.stages, self.technology)
 
     def draw(self, seed: int, scale: float = 1.0) -> dict[str, Array]:
         """Threshold shifts of one mismatched chip a cell (V)."""

@@ -69,7 +69,7 @@ def assemble(
     """
     volts, signals = staged.technology.supply, {stage.name: stage for stage in staged.stages}
     circuit = Circuit(title)
-    circuit.raw_spice = "".join(f".include {name}\n" for name in includes(staged))
+    circuit.raw_spice = "".join(f".include {name}\n" for name in (MODELS, *_cell_files(staged)))
     for stage in staged.stages:
         cell = stage.subcircuit(signals, shifts, staged.technology)
         circuit.subcircuit(cell)
@@ -118,7 +118,7 @@ def clock_phases(staged: Staged) -> list[tuple[str, str]]:
 
 def includes(staged: Staged) -> dict[str, str]:
     """Files that the circuit includes, by the name it includes them under."""
-    cells = dict.fromkeys(stage.cell_file for stage in staged.stages if stage.cell_file)
+    cells = _cell_files(staged)
     texts = {name: packaged("circuits", name).read_text(encoding="utf-8") for name in cells}
     return {MODELS: staged.technology.model_text, **texts}
 
@@ -160,6 +160,10 @@ def waveform(values: Array, starts: Array, ramp: float) -> Array:
         if value != before:
             points += [(start, before), (start + ramp, value)]
     return np.array(points)
+
+
+def _cell_files(staged: Staged) -> list[str]:
+    return list(dict.fromkeys(stage.cell_file for stage in staged.stages if stage.cell_file))
 
 
 def _drive(circuit: Circuit, stage: Input, i: int, points: Array, supply: str) -> None:

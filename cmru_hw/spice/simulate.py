@@ -243,8 +243,7 @@ def read_run(design: Design, stimulus: Stimulus, index: int, data: RawData) -> R
         waveforms[f"candidate_{layer}"] = candidates(decider, points)
         waveforms[f"stored_{layer}"] = sampled(memory.state_vectors(), points)
         if beta := decider.threshold_row:
-            nominal = decider.currents(design.signals, {}, design.technology)
-            thresholds[str(layer)] = decider.thresholds(nominal, {beta: row(beta, ends)})[0]
+            thresholds[str(layer)] = design.thresholds(layer, {beta: row(beta, ends)})[0]
     return Run(
         logits=logits(ends),
         states=[

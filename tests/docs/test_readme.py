@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
 import pytest
-import torch
 import yaml
+from one_thread import one_thread as one_thread
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
@@ -59,18 +57,6 @@ def table(heading: str) -> dict[str, str]:
     return dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) \|", section[1], re.MULTILINE))
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """The networks here are too small to share out."""
-    before = numba.get_num_threads(), torch.get_num_threads()
-    numba.set_num_threads(1)
-    torch.set_num_threads(1)
-    yield
-    numba.set_num_threads(before[0])
-    torch.set_num_threads(before[1])
-
-
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_runs(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

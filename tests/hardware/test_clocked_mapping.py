@@ -161,6 +161,7 @@ def test_a_threshold_of_zero_is_refused_by_layer_and_unit(generic: Technology) -
         ({"unit": "cmru", "levels": 2}, {"levels": 3}, "mapping.levels: 3, but .* levels 2"),
         ({"unit": "bmru"}, {"levels": 2}, "mapping.levels: belongs to cmru"),
         ({"unit": "cmru", "levels": 2}, {"latch": "9t"}, "mapping.latch: 9t holds one bit"),
+        ({"unit": "alpha_cmru", "rails": 4.0}, {"latch": "9t"}, "mapping.latch: 9t holds one bit"),
         ({"unit": "bmru", "input_dependent_threshold": True}, {"latch": "9t"}, "input_dependent_threshold"),
         ({"unit": "bmru"}, {"frame_period": 1e-3}, "layers.0.unit: clock: .* take 0.0006 s"),
         ({"unit": "bmru"}, {"frame_period": 4e-3, "ramp": 1e-3}, "mapping.ramp: layers.0.unit decides"),

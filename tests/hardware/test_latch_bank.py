@@ -362,7 +362,7 @@ def test_waveforms_keep_their_order_in_frames_of_any_length() -> None:
         (lambda: bank().devices(GENERIC.model_copy(update={"cells": {}})), "generic180: has no latch bank"),
         (
             lambda: bench(beta=0.05 * NANO, margin=0.0).comparator.check_clock(
-                BankClock.for_layer(1e-3), 0.8, GENERIC
+                BankClock.for_layer(1e-3), GENERIC
             ),
             "comparator: unit 0: a threshold of 5e-11 A takes",
         ),
