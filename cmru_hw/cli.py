@@ -185,7 +185,7 @@ def map_(
         "boundary": boundary.value, "latch": latch.value if latch else None,
         "accumulator": accumulator.value if accumulator else None, "levels": levels,
         "units": units, "unit_current": unit_current,
-        "frame_period": frame_period, "ramp": frame_period / 10, "strict": strict,
+        "frame_period": frame_period, "strict": strict,
     }  # fmt: skip
     _check_folder(output)
     choices = validate(MappingConfig, values, "options")

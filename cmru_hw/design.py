@@ -129,8 +129,9 @@ class Design:
         """Clocks by name, one a clocked layer, in the layers' order; none if no layer is clocked."""
         deciding = (stage for stage in self.stages if isinstance(stage, WindowComparator))
         names = list(dict.fromkeys(stage.clock for stage in deciding))
+        copying = any(isinstance(stage, Integrator) for stage in self.stages)
         return {
-            name: BankClock.for_layer(self.facts.frame_period, layer, len(names))
+            name: BankClock.for_layer(self.facts.frame_period, layer, len(names), copying)
             for layer, name in enumerate(names)
         }
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cmru_hw.config import Strict, load, packaged, validate
 from cmru_hw.errors import ConfigError, MappingError
@@ -45,6 +46,22 @@ class PerPolarity(Strict):
         return self.n if polarity == "n" else self.p
 
 
+class OutputCurve(Strict):
+    """Drain current of the unit transistor over V_DS at one gate voltage, relative to that at one V_DS."""
+
+    volts: list[Annotated[float, Field(ge=0)]]  # V, rising
+    n: list[Annotated[float, Field(ge=0)]]
+    p: list[Annotated[float, Field(ge=0)]]
+
+    @model_validator(mode="after")
+    def _curves(self) -> Self:
+        if len(self.volts) < 2 or not all(a < b for a, b in pairwise(self.volts)):
+            raise ValueError("volts must hold at least two values and rise")
+        if not len(self.volts) == len(self.n) == len(self.p):
+            raise ValueError("volts, n and p must have one length")
+        return self
+
+
 class Technology(Strict):
     """The card. SI units, except W and L (um), A_VT (mV um) and temperature (degrees Celsius)."""
 
@@ -59,7 +76,7 @@ class Technology(Strict):
     latch_units: Annotated[int, Field(ge=1)]  # unit transistors in parallel for each latch current
     slope_factor: PerPolarity  # n in I = I0 exp(V_GS / (n U_T))
     gate_voltage_at_1na: PerPolarity  # V_GS of one unit transistor in saturation at 1 nA, V
-    output_conductance: PerPolarity  # relative rise of the drain current with V_DS, 1/V
+    output_curve: OutputCurve
     a_vt_mv_um: PerPolarity  # Pelgrom coefficient of the threshold voltage
     largest_ratio: Positive  # of a weight: output to input current
     largest_unit_current: Positive  # A in one unit transistor of a bias, still in weak inversion
@@ -80,6 +97,31 @@ class Technology(Strict):
         slope = self.slope_factor.of(polarity) * self.thermal_voltage
         above = slope * np.log(np.maximum(current, 1e-15) / 1e-9)
         return np.maximum(self.gate_voltage_at_1na.of(polarity) + above, 0.0)
+
+    def gate_current(self, polarity: Polarity, volts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Current (A) of a unit transistor at V_GS (V), where `saturation` is 1: `gate_voltage` reversed."""
+        slope = self.slope_factor.of(polarity) * self.thermal_voltage
+        return 1e-9 * np.exp((volts - self.gate_voltage_at_1na.of(polarity)) / slope)
+
+    def saturation(self, polarity: Polarity, volts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Drain current at V_DS (V), relative to that at the V_DS where the card's curve is 1."""
+        curve = self.output_curve
+        return np.interp(volts, curve.volts, curve.n if polarity == "n" else curve.p)
+
+    def mirrored(self, polarity: Polarity, current: NDArray[np.float64], units: int) -> NDArray[np.float64]:
+        """What as many transistors as a diode's `units`, on its gate, carry (A) where `saturation` is 1.
+
+        The diode carries `current` at V_DS = V_GS; without any, they still leak.
+        """
+        own, gate = self._diode(polarity)
+        each = np.log(np.maximum(current / units, own[0]))
+        return units * np.exp(np.interp(each, np.log(own), np.log(gate)))
+
+    def _diode(self, polarity: Polarity) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Currents (A) of a unit diode over V_GS, and those of the same gate where `saturation` is 1."""
+        volts = np.linspace(0.0, max(self.output_curve.volts), 2001)[1:]
+        gate = self.gate_current(polarity, volts)
+        return gate * self.saturation(polarity, volts), gate
 
     def cell(self, primitive: str, model: type[M]) -> M:
         """What the card says about a primitive. Raises MappingError if nothing, ConfigError if nonsense."""

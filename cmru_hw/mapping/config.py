@@ -23,11 +23,11 @@ class MappingConfig(Strict):
     unit_current: Annotated[float, Field(gt=0)] = 1e-9  # A for one model unit
     quiescent_current: Annotated[float, Field(ge=0)] = 3e-11  # A in both currents of an input pair
     frame_period: Annotated[float, Field(gt=0)] = 1e-2  # s
-    ramp: Annotated[float, Field(gt=0)] = 1e-3  # s, in which inputs move to a frame's values
+    ramp: Annotated[float, Field(gt=0)] | None = None  # s; default: a tenth of the frame, clocked a fiftieth
     strict: bool = False  # refuse what would have to be clipped
 
     @model_validator(mode="after")
     def _ramp_fits_the_frame(self) -> Self:
-        if not self.ramp < self.frame_period:
+        if self.ramp and not self.ramp < self.frame_period:
             raise ValueError(f"ramp must be shorter than frame_period, {self.frame_period:g} s")
         return self

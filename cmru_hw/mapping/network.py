@@ -48,7 +48,7 @@ def map_network(
     scaled |= fixed
     builder = Builder(technology, choices, scaled, weights)
     if is_clocked(config, choices):
-        builder.clocks = _clocks(choices, config.num_layers)
+        builder.clocks = _clocks(config, choices)
     _projection(builder)
     stream, subtract = {"projection_pos": 1}, True  # x = sum of the stream - projection_neg
     for layer in range(config.num_layers):
@@ -63,7 +63,7 @@ def map_network(
         technology=technology.name, unit=config.unit, boundary=choices.boundary, pool=config.pool,
         num_classes=config.num_classes, input_size=config.input_size, unit_current=choices.unit_current,
         logit_scale=1.0 if core else logit_factor, quiescent_current=choices.quiescent_current,
-        frame_period=choices.frame_period, ramp=choices.ramp, supply=technology.supply,
+        frame_period=choices.frame_period, ramp=_ramp(config, choices), supply=technology.supply,
         inputs=[stage.name for stage in stages if isinstance(stage, Input)], outputs=outputs,
         states=[stage.name for stage in stages if isinstance(stage, Memory)],
     )  # fmt: skip
@@ -182,19 +182,25 @@ def _prepared(weights: Weights, config: NetworkConfig, choices: MappingConfig) -
     return weights
 
 
-def _clocks(choices: MappingConfig, layers: int) -> list[BankClock]:
+def _ramp(config: NetworkConfig, choices: MappingConfig) -> float:
+    """Slow inputs keep the 9T latch from hazards; a comparator looks when all has settled."""
+    return choices.ramp or choices.frame_period / (50 if is_clocked(config, choices) else 10)
+
+
+def _clocks(config: NetworkConfig, choices: MappingConfig) -> list[BankClock]:
     """A clock a layer. Raises MappingError, naming the layer, where it does not fit the frame."""
-    clocks = []
+    clocks, layers, copying = [], config.num_layers, on_integrator(config, choices)
     for layer in range(layers):
         try:
-            clocks.append(BankClock.for_layer(choices.frame_period, layer, layers))
+            clocks.append(BankClock.for_layer(choices.frame_period, layer, layers, copying))
         except MappingError as error:
             raise MappingError(f"layers.{layer}.unit: {error}") from error
     settled = clocks[0].decides * choices.frame_period
-    if choices.ramp >= settled:
+    ramp = _ramp(config, choices)
+    if ramp >= settled:
         raise MappingError(
             f"mapping.ramp: layers.0.unit decides {settled:.3g} s into the frame, before inputs have ramped "
-            f"for {choices.ramp:g} s"
+            f"for {ramp:g} s"
         )
     return clocks
 

@@ -41,7 +41,8 @@ class BankClock:
     PH_RISE: ClassVar[float] = 0.52
     P1_RISE: ClassVar[float] = 0.60
     P1_FALL: ClassVar[float] = 0.90
-    SETTLE: ClassVar[float] = 0.57  # of the span: time for the currents before a layer and after the last
+    SETTLE: ClassVar[float] = 0.57  # of the span, at least: time for currents before a layer, after the last
+    LONGEST: ClassVar[float] = 4e-3  # s: a longer span would only take from the time that currents have
     PIECES: ClassVar[int] = 12  # of pe's fall
     AFTER: ClassVar[tuple[float, ...]] = (1, 2, 4, 6, 10, 16, 24)  # points after it, in pieces
     SHORTEST: ClassVar[float] = 0.6e-3  # s: the span at which the bank was counted in ngspice
@@ -58,14 +59,23 @@ class BankClock:
             )
 
     @classmethod
-    def for_layer(cls, frame_period: float, layer: int = 0, layers: int = 1) -> BankClock:
-        """Layers one after another in a frame, each decided when the one before has settled."""
+    def for_layer(
+        cls, frame_period: float, layer: int = 0, layers: int = 1, copying: bool = False
+    ) -> BankClock:
+        """Layers one after another in a frame, each decided when the one before has settled.
+
+        All currents get the same time to settle. With `copying`, of integrators, which copy a current during
+        the strobe, the span has no upper limit.
+        """
         if not 0 <= layer < layers:
             raise MappingError(f"clock: layer must be within 0 and {layers - 1}, got {layer}")
         decides = cls.P1_RISE - cls.PE_FALL
         span = 1 / ((layers + 1) * cls.SETTLE + layers * decides)
-        start = cls.SETTLE + layer * (cls.SETTLE + decides) - cls.PE_FALL
-        return cls(frame_period=frame_period, offset=start * span, span=span)
+        if not copying:
+            span = min(span, cls.LONGEST / frame_period)
+        settle = (1 - layers * decides * span) / (layers + 1)
+        start = settle + layer * (settle + decides * span) - cls.PE_FALL * span
+        return cls(frame_period=frame_period, offset=start, span=span)
 
     @property
     def decides(self) -> float:

@@ -15,7 +15,7 @@ ours. Circuit: `circuits/window_comparator.sub`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +28,7 @@ from cmru_hw.primitives.device import Array, DeviceArray, Shifts, strength
 from cmru_hw.primitives.signal import (
     Decider,
     Frame,
+    Load,
     Signal,
     gate,
     over_batch,
@@ -101,6 +102,12 @@ class WindowComparator(Decider):
     def taken(self) -> list[tuple[str, int]]:
         """The rows, each of its own size."""
         return [(name, self.size) for name in self.sources()]
+
+    def loads(self, signals: Mapping[str, Signal], technology: Technology) -> Iterator[Load]:
+        """A transistor a half."""
+        for name in self.sources():
+            for j in range(self.size):
+                yield Load(name, gate(name, j), "p", len(HALVES) * technology.latch_units)
 
     def start(self, currents: Any = None) -> Array:
         """No decision yet."""

@@ -22,7 +22,7 @@ Circuit: `circuits/integrator.sub`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -35,6 +35,7 @@ from cmru_hw.primitives.comparator import WindowComparator
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, strength
 from cmru_hw.primitives.signal import (
     Frame,
+    Load,
     Memory,
     Signal,
     gate,
@@ -205,6 +206,13 @@ class Integrator(Memory):
         """The comparators and the amplitudes."""
         rows = [self.comparator, *([self.amplitude_signal] if self.amplitude_signal else [])]
         return [(name, self.size) for name in rows]
+
+    def loads(self, signals: Mapping[str, Signal], technology: Technology) -> Iterator[Load]:
+        """The amplitude's mirrors: two of the packets, one of the rails."""
+        if self.amplitude_signal:
+            units = 3 * integrator_geometry(technology).packet_units
+            for j in range(self.size):
+                yield Load(self.amplitude_signal, gate(self.amplitude_signal, j), "p", units)
 
     def start(self, currents: Mapping[str, Array] | None = None) -> Array:
         """h = 0; of chips what the reset makes of it."""

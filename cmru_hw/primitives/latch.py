@@ -12,7 +12,7 @@ Source: the FQ-BMRU and its cell, arXiv 2605.15216. Circuit: `circuits/latch_9t.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strengt
 from cmru_hw.primitives.signal import (
     Decider,
     Frame,
+    Load,
     Memory,
     Signal,
     gate,
@@ -182,6 +183,11 @@ class Latch(Memory, Decider):
     def taken(self) -> list[tuple[str, int]]:
         """The candidates."""
         return [(self.candidate, self.size)]
+
+    def loads(self, signals: Mapping[str, Signal], technology: Technology) -> Iterator[Load]:
+        """M1."""
+        for j in range(self.size):
+            yield Load(self.candidate, gate(self.candidate, j), "p", technology.latch_units)
 
     def start(self, currents: Any = None) -> Array:
         """The initial states."""

@@ -225,8 +225,8 @@ class LatchBank(Memory):
         geometry, unit = bank_geometry(technology), technology.unit
         wider = (geometry.switch.w_um / geometry.switch.l_um) / (unit.w_um / unit.l_um)
         below_switch = technology.supply - technology.gate_voltage("n", each / wider)
-        own = technology.gate_voltage("n", self.i_alpha / technology.latch_units)
-        each = each * (1 + technology.output_conductance.n * (below_switch - own))
+        each = technology.mirrored("n", each, self._step_units(technology))
+        each = each * technology.saturation("n", below_switch)
         steps = np.repeat(each[:, None], self.latches, axis=-1)
         if shifts:
             reference = strength(shifts[f"{self.name}.reference_alpha"], "n", technology)

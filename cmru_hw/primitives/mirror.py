@@ -16,7 +16,7 @@ transistors in subthreshold mirrors; the ReLU node was measured in ngspice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,6 +25,7 @@ import numpy as np
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
 from cmru_hw.primitives.signal import (
     Frame,
+    Load,
     Signal,
     copy_gate,
     gate,
@@ -35,6 +36,9 @@ from cmru_hw.primitives.signal import (
     transistor,
 )
 from cmru_hw.technology import Polarity, Technology
+
+NEWTON_STEPS = 6
+_DELTA = 1e-3  # V, of a numerical derivative
 
 if TYPE_CHECKING:
     from PySpice.Spice.Netlist import SubCircuit
@@ -99,6 +103,16 @@ class Mirror(Signal):
         """Sources and the size that each must have."""
         return [(term.source, term.units.shape[1]) for term in self.terms]
 
+    def loads(self, signals: Mapping[str, Signal], technology: Technology) -> Iterator[Load]:
+        """A column of each matrix on each element of its source, and of each polarity."""
+        for term in self.terms:
+            source = signals[term.source]
+            for positive in (True, False):
+                columns = np.maximum(term.units if positive else -term.units, 0).sum(axis=0)
+                for i in np.flatnonzero(columns):
+                    net = self._gate_of(source, int(i), positive)
+                    yield Load(term.source, net, self.transistor_polarity(positive), int(columns[i]))
+
     def transistor_polarity(self, positive: bool) -> Polarity:
         """Polarity of the transistor that makes a positive (negative) contribution at this node."""
         return self.other if positive else self.polarity
@@ -145,8 +159,7 @@ class Mirror(Signal):
                         gain = gain * strength(part, polarity, technology)
                     found[term.source, positive] = gain
             bias = np.maximum(self.bias if positive else -self.bias, 0.0)
-            volts = technology.gate_voltage(polarity, bias / self.bias_units)
-            bias = bias * (1 - technology.output_conductance.of(polarity) * volts)
+            bias = technology.mirrored(polarity, bias, self.bias_units)
             if shifts:
                 bias = bias * strength(shifts[f"{self.name}.bias_{sign}"], polarity, technology)
                 bias = bias / strength(shifts[f"{self.name}.bias_reference_{sign}"], polarity, technology)
@@ -162,8 +175,9 @@ class Mirror(Signal):
     ) -> tuple[Array, Array]:
         """The nodes' currents and their positive contributions alone (A), [..., batch, out].
 
-        The node's voltage is taken from its current at ideal drain voltages; one such step leaves an error
-        of the order of lambda squared.
+        Where the node settles, at V of its diode, what arrives less what is taken is what the diode carries:
+        sum+ f(V_DD - V) - sum- f(V) = I_diode(V), with f the output curves; solved by Newton's method. A node
+        whose sums cancel is not off: f of the side that takes falls first.
         """
         sums = {}
         for positive in (True, False):
@@ -174,14 +188,31 @@ class Mirror(Signal):
                     gains = np.swapaxes(currents[term.source, positive], -1, -2)
                     total = total + drives[term.source, polarity] @ gains
             sums[positive] = total
-        ideal = np.maximum(sums[True] - sums[False], 0.0)
+        slope = technology.slope_factor.of(self.polarity) * technology.thermal_voltage
+        ideal = np.maximum(sums[True] - sums[False], 0.05 * sums[True] + 1e-15)
         volts = technology.gate_voltage(self.polarity, ideal / self.diode_units)
-        across = {True: supply - volts, False: volts}  # V_DS of what contributes
-        raised, lowered = (
-            sums[sign] * (1 + technology.output_conductance.of(self.transistor_polarity(sign)) * across[sign])
-            for sign in (True, False)
-        )
-        return np.maximum(raised - lowered, 0.0), raised
+        for _ in range(NEWTON_STEPS):
+            raised, lowered, falls = self._contributions(sums, volts, supply, technology)
+            gate = self.diode_units * technology.gate_current(self.polarity, volts)
+            diode = gate * technology.saturation(self.polarity, volts)
+            rises = diode / slope
+            rises = rises + (gate * technology.saturation(self.polarity, volts + _DELTA) - diode) / _DELTA
+            step = (raised - lowered - diode) / (rises + falls)
+            volts = np.clip(volts + step, 0.0, supply)
+        return np.maximum(diode + step * rises, 0.0), raised
+
+    def _contributions(
+        self, sums: Mapping[bool, Array], volts: Array, supply: float, technology: Technology
+    ) -> tuple[Array, Array, Array]:
+        """What arrives, what is taken (A), and how their difference falls with the diode's voltage (A/V)."""
+        found: list[Array] = []
+        falls: Array | float = 0.0
+        for sign, across in ((True, supply - volts), (False, volts)):
+            polarity = self.transistor_polarity(sign)
+            current = sums[sign] * technology.saturation(polarity, across)
+            falls = falls + (sums[sign] * technology.saturation(polarity, across + _DELTA) - current) / _DELTA
+            found.append(current)
+        return found[0], found[1], np.asarray(falls)
 
     def supply_current(self, value: Array, positive: Array) -> Array:
         """Current from the supply (A). Kirchhoff: a node takes from it just its positive contributions."""

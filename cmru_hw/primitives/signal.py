@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,15 @@ class Frame:
     states: dict[str, Array] = field(default_factory=dict)
     drawn: dict[str, Array] = field(default_factory=dict)
     drives: dict[tuple[str, Polarity], Array] = field(default_factory=dict)
+
+
+class Load(NamedTuple):
+    """Unit transistors of a stage whose gates are on a net of another's."""
+
+    source: str
+    net: str
+    polarity: Polarity
+    units: int
 
 
 def gate(source: str, index: int) -> str:
@@ -91,22 +100,17 @@ class Signal(ABC):
         return gain
 
     def drives(self, value: Array, supply: float, technology: Technology) -> dict[Polarity, Array]:
-        """Currents (A) that transistors on this signal's gates would carry at zero V_DS, by polarity.
+        """Currents (A) that transistors on this signal's gates would carry where `saturation` is 1.
 
-        A mirror's current is I_diode (1 + lambda (V_DS - V_GS)), lambda the output conductance; this is the
-        part that the source decides. The copy's own V_DS is the supply less its diode's gate voltage.
+        A mirror's current is I_diode f(V_DS) / f(V_GS), f the card's output curve; this is the part that the
+        source decides, by polarity. The copy's own V_DS is the supply less its diode's gate voltage.
         """
-
-        def part(polarity: Polarity, current: Array) -> tuple[Array, Array]:
-            volts = technology.gate_voltage(polarity, current / self.diode_units)
-            return volts, current * (1 - technology.output_conductance.of(polarity) * volts)
-
-        _, native = part(self.polarity, value)
+        native = technology.mirrored(self.polarity, value, self.diode_units)
         if not self.copied.any():
             return {self.polarity: native}
-        volts, _ = part(self.other, value)
-        copy = native * (1 + technology.output_conductance.of(self.polarity) * (supply - volts))
-        return {self.polarity: native, self.other: part(self.other, copy)[1]}
+        volts = technology.gate_voltage(self.other, value / self.diode_units)
+        copy = native * technology.saturation(self.polarity, supply - volts)
+        return {self.polarity: native, self.other: technology.mirrored(self.other, copy, self.diode_units)}
 
     def _strength(self, part: str, polarity: Polarity, shifts: Shifts, technology: Technology) -> Array:
         ones = np.ones(self.size)
@@ -154,6 +158,10 @@ class Signal(ABC):
     def taken(self) -> list[tuple[str, int]]:
         """Stages it takes from and the size that each must have."""
         return []
+
+    def loads(self, signals: Mapping[str, Signal], technology: Technology) -> Iterator[Load]:
+        """Gates that it puts on the nets of rows of currents before it."""
+        return iter(())
 
     def currents(self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology) -> Any:
         """What a chip's mismatch makes of the stage; handed back to `advance`."""

@@ -145,7 +145,7 @@ class Bench(ABC, Generic[R]):
     @property
     def clock(self) -> BankClock:
         """The one layer's clock."""
-        return BankClock.for_layer(self.period)
+        return BankClock.for_layer(self.period, copying=isinstance(self.memory, Integrator))
 
     @property
     def clocks(self) -> dict[str, BankClock]:

@@ -23,11 +23,15 @@ RAILS = {"vdd": "", "vbias": "_bias", "vlogic": "_logic"}
 
 
 class Staged(Protocol):
-    """What a circuit is made of: a design or a bench."""
+    """What a circuit is made of: a design, a part of one, or a bench."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """In signal order."""
+
+    @property
+    def signals(self) -> Mapping[str, Stage]:
+        """Those and what they take from, by name."""
 
     @property
     def technology(self) -> Technology:
@@ -67,7 +71,7 @@ def assemble(
     source a rail, `V{stage}`, `V{stage}_bias` (reference branches) and, where it has clocked logic,
     `V{stage}_logic`; an ammeter `V{net}` sits at every measured diode; a clock phase is `V{clock}_{phase}`.
     """
-    volts, signals = staged.technology.supply, {stage.name: stage for stage in staged.stages}
+    volts, signals = staged.technology.supply, staged.signals
     circuit = Circuit(title)
     circuit.raw_spice = "".join(f".include {name}\n" for name in (MODELS, *_cell_files(staged)))
     for stage in staged.stages:

@@ -21,15 +21,18 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from cmru_hw.errors import ConfigError, SimulationError, SimulatorNotFound
 from cmru_hw.spice.job import DECK, ERR, LADDER, OUT, RAW, Job, refuse_commands
 from cmru_hw.spice.rawfile import Floats, Incomplete, RawData, read_raw
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 OLDEST = 36
 """The oldest ngspice major version accepted."""
@@ -270,18 +273,18 @@ def _write_files(job: Job, folder: Path) -> None:
         (folder / name).write_text(text, "latin-1" if isinstance(source, Path) else "utf-8")
 
 
-def imap(
-    jobs: Iterable[Job],
-    workers: int | None = None,
-    progress: Callable[[int], None] | None = None,
-    *,
-    keep: Path | None = None,
-) -> Iterator[tuple[int, RawData]]:
-    """Run jobs on `workers` processes (default: one a core), yielding (index, result) as they finish.
+Steps = Generator[Sequence[Job], list[RawData], T]
+"""A task of several runs: yields jobs that may run at once, is sent their results, returns what it made."""
+
+
+def drive(
+    tasks: Iterable[Steps[T]], workers: int | None = None, *, keep: Path | None = None
+) -> Iterator[tuple[int, T]]:
+    """Take tasks to their ends on `workers` processes (default: one a core), yielding (index, what it made).
 
     The first failure is raised after every result already there was yielded, so a caller that stores what it
     gets loses nothing; the runs still going are killed, as they are on Ctrl-C and when the caller stops
-    iterating. `jobs` is read as workers become free. `progress` is called with the number of results so far.
+    iterating. A task begins when a worker is free and no begun one has a job for it.
     """
     program, _ = find_ngspice()
     if workers is None:
@@ -289,32 +292,86 @@ def imap(
     if workers < 1:
         raise ConfigError(f"workers must be 1 or more, got {workers}")
     processes = _Processes()
-    waiting = enumerate(jobs)
-    running: dict[Future[RawData], int] = {}
-    done_count = 0
+    waiting = enumerate(tasks)
+    begun: dict[int, _Begun[T]] = {}
+    ready: deque[tuple[int, int, Job]] = deque()  # task, which of its jobs, the job
+    running: dict[Future[RawData], tuple[int, int]] = {}
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ngspice")
     try:
         while True:
-            while len(running) < workers and (entry := next(waiting, None)) is not None:
-                running[pool.submit(_run, entry[1], program, keep, processes)] = entry[0]
+            while len(running) < workers:
+                if ready:
+                    index, k, job = ready.popleft()
+                    running[pool.submit(_run, job, program, keep, processes)] = index, k
+                elif (entry := next(waiting, None)) is not None:
+                    index, begun[entry[0]] = entry[0], _Begun(entry[1])
+                    yield from _go_on(index, begun, ready)
+                else:
+                    break
             if not running:
                 return
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             failure: BaseException | None = None
             for future in sorted(finished, key=running.__getitem__):
-                index = running.pop(future)
+                index, k = running.pop(future)
                 if (error := future.exception()) is not None:
                     failure = failure or error
                     continue
-                done_count += 1
-                if progress is not None:
-                    progress(done_count)
-                yield index, future.result()
+                begun[index].results[k] = future.result()
+                try:
+                    yield from _go_on(index, begun, ready)
+                except (SimulationError, ConfigError) as error:
+                    failure = failure or error
             if failure is not None:
                 raise failure
     finally:
         processes.stop()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Begun(Generic[T]):
+    """A task under way, with the results of its last jobs."""
+
+    def __init__(self, steps: Steps[T]) -> None:
+        self.steps, self.jobs = steps, 0
+        self.results: dict[int, RawData] = {}
+
+
+def _go_on(
+    index: int, begun: dict[int, _Begun[T]], ready: deque[tuple[int, int, Job]]
+) -> list[tuple[int, T]]:
+    """If all that a task waits for is there, ask it for its next jobs; it, with what it made, if it ended."""
+    task = begun[index]
+    if len(task.results) < task.jobs:
+        return []
+    results = [task.results[k] for k in range(task.jobs)]
+    try:
+        jobs = task.steps.send(results) if results else next(task.steps)
+    except StopIteration as end:
+        del begun[index]
+        return [(index, end.value)]
+    task.jobs, task.results = len(jobs), {}
+    ready.extend((index, k, job) for k, job in enumerate(jobs))
+    return []
+
+
+def imap(
+    jobs: Iterable[Job],
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    *,
+    keep: Path | None = None,
+) -> Iterator[tuple[int, RawData]]:
+    """Run jobs as `drive` does tasks; `progress` is called with the number of results so far."""
+
+    def alone(job: Job) -> Steps[RawData]:
+        (data,) = yield [job]
+        return data
+
+    for done, entry in enumerate(drive(map(alone, jobs), workers, keep=keep), start=1):
+        if progress is not None:
+            progress(done)
+        yield entry
 
 
 def run_many(

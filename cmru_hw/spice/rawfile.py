@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,11 @@ class RawData:
             raise SimulationError(f"samples must lie within {base[0]:g} to {base[-1]:g}, the run's range")
         asked = self.names if names is None else tuple(names)
         return {name: np.interp(points, base, self[name][order]) for name in asked}
+
+    def average(self, name: str, of: Callable[[Floats], Floats] = np.positive) -> float:
+        """The time average of `of` a vector's values."""
+        base = self.abscissa
+        return float(np.trapezoid(of(self[name]), base) / (base[-1] - base[0]))
 
 
 def _lookup(name: str, columns: Iterable[str]) -> str | None:

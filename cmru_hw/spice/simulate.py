@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,8 @@ from cmru_hw.spice.netlist import (
     supplies,
     waveform,
 )
-from cmru_hw.spice.ngspice import find_ngspice, imap
+from cmru_hw.spice.ngspice import Steps, drive, find_ngspice
+from cmru_hw.spice.partition import Waves, run_parts
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.stimulus import Stimulus
 
@@ -53,15 +55,8 @@ def job(
     noise: Mapping[str, Noise] | None = None,
 ) -> Job:
     """The deck of one input, over its valid frames. Default tolerances: FAST, of clocked designs QUICK."""
-    frames = int(stimulus.lengths[index])
-    starts = stimulus.starts[: frames + 1]
-    if np.diff(starts).min() <= design.facts.ramp:
-        raise ConfigError(f"times: a frame must last longer than the ramp of {design.facts.ramp:g} s")
-    encoded = design.encode(stimulus.x[index, :frames])
-    currents = {
-        name: [waveform(column, starts[:-1], design.facts.ramp) for column in values.T]
-        for name, values in encoded.items()
-    }
+    currents, starts = _driven(design, stimulus, index)
+    frames = len(starts) - 1
     read = dict.fromkeys([*design.facts.outputs, *_candidate_rows(design)])
     saved = [name for row in read for name in ammeters(design.signals[row])]
     saved += [name for memory in design.memories for name in memory.state_vectors()]
@@ -85,6 +80,20 @@ def job(
     )
 
 
+def _driven(design: Design, stimulus: Stimulus, index: int) -> tuple[dict[str, list[Array]], Array]:
+    """Waveforms of the input currents by stage, and the starts of the frames with the end of the last."""
+    frames = int(stimulus.lengths[index])
+    starts = stimulus.starts[: frames + 1]
+    if np.diff(starts).min() <= design.facts.ramp:
+        raise ConfigError(f"times: a frame must last longer than the ramp of {design.facts.ramp:g} s")
+    encoded = design.encode(stimulus.x[index, :frames])
+    currents = {
+        name: [waveform(column, starts[:-1], design.facts.ramp) for column in values.T]
+        for name, values in encoded.items()
+    }
+    return currents, starts
+
+
 def simulate(
     design: Design,
     stimulus: Stimulus,
@@ -94,40 +103,53 @@ def simulate(
     keep: Path | None = None,
     noise: Mapping[str, Noise] | None = None,
     checked: int | None = None,
+    partition: bool | None = None,
 ) -> Result:
     """Every input through ngspice, as many at a time as there are cores; `shifts` are those of one chip.
 
-    Of a clocked design, `checked` inputs (evenly spaced; default all) run a second time with tighter
-    tolerances, and those runs are the result. `noise` is as in `netlist.build`; ngspice cannot repeat its
-    numbers, so nothing is then checked. With a folder `keep`, each finished run is written there under a
-    name that holds a hash of its deck, and is not run again. Raises SimulationError (with the deck and the
-    simulator's line) if a run fails, or if the two runs of an input do not tell the same states.
+    `partition` runs a design part by part (see `partition`), or as one deck where it is False; by default
+    clocked designs without noise are parted. Of a clocked design, `checked` inputs (evenly spaced; default
+    all) run a second time, in one deck with tighter tolerances, and those runs are the result. `noise` is as
+    in `netlist.build`; ngspice cannot repeat its numbers, so nothing is then checked. With a folder `keep`,
+    each finished run is written there under a name that holds a hash of its deck, and is not run again.
+    Raises SimulationError (with the deck and the simulator's line) if a run fails, or if the two runs of an
+    input do not tell the same states.
     """
     inputs = len(stimulus)
     count = 0 if noise or not design.clocks else min(inputs if checked is None else checked, inputs)
     twice = set() if count == 0 else set(np.linspace(0, inputs - 1, count).round().astype(int).tolist())
     first = QUICK if design.clocks else FAST
-    plan = [(index, first) for index in range(inputs)] + [(index, LATCH) for index in sorted(twice)]
-    jobs = [job(design, stimulus, index, shifts, tolerances, noise) for index, tolerances in plan]
-    paths = [
-        keep / f"input_{i:04d}_{deck_hash(one)}.npz" if keep else None
-        for (i, _), one in zip(plan, jobs, strict=True)
-    ]
-    runs = {n: Run.load(path) for n, path in enumerate(paths) if path is not None and path.exists()}
-    missing = [n for n in range(len(jobs)) if n not in runs]
-    for number, data in imap((jobs[n] for n in missing), workers):
-        n = missing[number]
-        runs[n] = read_run(design, stimulus, plan[n][0], data)
-        if (path := paths[n]) is not None:
-            runs[n].save(path)
+    if noise and partition:
+        raise ConfigError("partition: a design with noise runs as one deck")
+    parted = bool(design.clocks) and not noise if partition is None else partition
+
+    def run(index: int, tolerances: Tolerances, parted: bool) -> Steps[Run]:
+        flat = job(design, stimulus, index, shifts, tolerances, noise)
+        name = f"input_{index:04d}_{deck_hash(flat)}{'_parted' if parted else ''}.npz"
+        if keep and (keep / name).exists():
+            return Run.load(keep / name)
+        data: RawData | Waves
+        if parted:
+            data = yield from run_parts(design, flat, *_driven(design, stimulus, index), shifts or {})
+        else:
+            (data,) = yield [flat]
+        found = read_run(design, stimulus, index, data)
+        if keep:
+            found.save(keep / name)
+        return found
+
+    # The longest first, so that none is left alone at the end.
+    tight, loose = ([(index, True) for index in sorted(twice)], [(index, False) for index in range(inputs)])
+    plan = tight + loose
+    tasks = (run(index, LATCH if again else first, parted and not again) for index, again in plan)
+    runs: dict[tuple[int, bool], Run] = {}
+    for number, found in drive(tasks, workers):
+        runs[plan[number]] = found
         if progress:
             progress(len(runs) * inputs // len(plan))
-    results = {plan[n][0]: runs[n] for n in range(inputs)}
-    for n in range(inputs, len(plan)):
-        index = plan[n][0]
-        _refuse_disagreement(design, index, results[index], runs[n])
-        results[index] = runs[n]
-    return collect(design, stimulus, [results[index] for index in range(inputs)])
+    for index, _ in tight:
+        _refuse_disagreement(design, index, runs[index, False], runs[index, True])
+    return collect(design, stimulus, [runs[index, index in twice] for index in range(inputs)])
 
 
 def _refuse_disagreement(design: Design, index: int, loose: Run, tight: Run) -> None:
@@ -210,7 +232,7 @@ class Run:
             raise ConfigError(f"{path}: not a finished run: {error}; delete it to run it again") from error
 
 
-def read_run(design: Design, stimulus: Stimulus, index: int, data: RawData) -> Run:
+def read_run(design: Design, stimulus: Stimulus, index: int, data: RawData | Waves) -> Run:
     """Frame-end values, average power and waveforms of a finished run."""
     facts = design.facts
     frames = int(stimulus.lengths[index])
@@ -231,12 +253,11 @@ def read_run(design: Design, stimulus: Stimulus, index: int, data: RawData) -> R
     def candidates(decider: Decider, at: Array) -> Array:
         return decider.candidates({name: row(name, at) for name in decider.candidate_rows()})
 
-    power: dict[str, Array] = {}
-    for vectors, recovered in ((supplies(design), True), (clock_drives(design), False)):
+    power: dict[str, Any] = {}
+    # What a clock's driver gives is lost, what a supply gets back is not.
+    for vectors, of in ((supplies(design), np.negative), (clock_drives(design), _given)):
         for vector, key in vectors.items():
-            drawn = -data[vector] if recovered else np.maximum(-data[vector], 0.0)
-            watts = facts.supply * np.trapezoid(drawn, data.time) / edges[-1]
-            power[key] = power.get(key, 0.0) + watts
+            power[key] = power.get(key, 0.0) + facts.supply * data.average(vector, of)
     waveforms = {"time": points, "logits": logits(points)}
     thresholds = {}
     for layer, (memory, decider) in enumerate(zip(design.memories, design.deciders, strict=True)):
@@ -256,6 +277,10 @@ def read_run(design: Design, stimulus: Stimulus, index: int, data: RawData) -> R
         waveforms=waveforms,
         rung=data.rung,
     )
+
+
+def _given(current: Array) -> Array:
+    return np.maximum(-current, 0.0)
 
 
 def collect(design: Design, stimulus: Stimulus, runs: list[Run]) -> Result:

@@ -73,7 +73,7 @@ def test_unit_current_scales_currents_and_nothing_else(ideal: Technology) -> Non
         BehavioralModel(map_network(network, ideal, MappingConfig(unit_current=amperes))[0]).run(stimulus)
         for amperes in (1e-9, 2e-9)
     ]
-    np.testing.assert_allclose(results[0].logits, results[1].logits, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(results[0].logits, results[1].logits, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(2 * results[0].candidates[0], results[1].candidates[0], rtol=1e-9, atol=1e-16)
 
 
@@ -255,4 +255,4 @@ def test_a_bias_current_out_of_weak_inversion_is_refused(ideal: Technology) -> N
 
 def test_a_ramp_longer_than_the_frame_is_refused() -> None:
     with pytest.raises(ValidationError, match="ramp must be shorter"):
-        MappingConfig(frame_period=5e-4)
+        MappingConfig(frame_period=5e-4, ramp=1e-3)

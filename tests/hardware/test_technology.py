@@ -31,16 +31,20 @@ def drain_currents(
 
 
 @pytest.mark.parametrize("polarity", ["n", "p"])
-def test_gate_voltage_slope_and_output_conductance_are_those_of_the_models(
+def test_gate_voltage_slope_and_output_curve_are_those_of_the_models(
     generic: Technology, polarity: str
 ) -> None:
-    """At V_DS = 0.35 .. 0.8 V; the slope below 1 nA, above which the transistor leaves weak inversion."""
+    """The slope below 1 nA, above which the transistor leaves weak inversion; the curve from 0.05 V on."""
     one = np.array([1e-9])
     gate = generic.gate_voltage(polarity, one).item()  # type: ignore[arg-type]
     volts, current = drain_currents(generic, polarity, gate, 0.35, 0.8, 0.05)
     assert current[0] == pytest.approx(1e-9, rel=0.03)
-    relative = np.polyfit(volts, current / current[0], 1)[0]
-    assert relative == pytest.approx(generic.output_conductance.of(polarity), rel=0.25)  # type: ignore[arg-type]
+    for below in (0.0, 0.08):
+        volts, swept = drain_currents(generic, polarity, gate - below, 0.05, 0.8, 0.05)
+        relative = swept / np.interp(0.4, volts, swept)
+        curve = generic.saturation(polarity, volts)  # type: ignore[arg-type]
+        np.testing.assert_allclose(relative[0], curve[0], rtol=0.01)
+        np.testing.assert_allclose(relative[1:], curve[1:], rtol=0.001)
     lower = drain_currents(generic, polarity, gate - 0.08, 0.35, 0.4, 0.05)[1][0]
     slope = generic.slope_factor.of(polarity) * generic.thermal_voltage  # type: ignore[arg-type]
     assert np.log(current[0] / lower) == pytest.approx(0.08 / slope, rel=0.03)

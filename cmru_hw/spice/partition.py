@@ -1,0 +1,243 @@
+"""A design as parts that run one after another, each driven by the waveforms of those before it.
+
+Mirrors couple one way: nothing of what a gate drives comes back to it but through capacitances of a
+transistor. So a design falls into rows of mirrors and rows of decisions, and these into cells. Each part is a
+deck of its own, whose taken gates are voltage sources that repeat what was simulated before, and whose given
+gates carry the transistors of those after it as loads. It pays because ngspice takes every step of a deck
+for all of it: a clock edge in a cell then costs that cell alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from PySpice.Spice.Netlist import Circuit
+
+from cmru_hw.design import Design, Stage
+from cmru_hw.primitives.clock import BankClock
+from cmru_hw.primitives.device import Array, Shifts
+from cmru_hw.primitives.signal import Decider, Load, Memory, copy_gate, gate, source_net
+from cmru_hw.spice.job import Job
+from cmru_hw.spice.netlist import assemble, clock_drives, includes, initial_voltages, supplies
+from cmru_hw.spice.rawfile import RawData
+from cmru_hw.technology import Polarity, Technology
+
+DRIVE_ERROR = 2e-5
+"""V by which a source that repeats a gate's voltage may be off: 0.06 % of a current."""
+MIRROR_RELTOL = 2e-5
+"""Of a deck of mirrors. Alone they would be simulated in few steps; at 1e-3 their gates were off by 3 mV on
+the way, which a cell, reading them in the middle of a frame, takes for 8 % of a current."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Stages in one deck: rows of mirrors, or element `element` of rows of decisions, as rows of one."""
+
+    stages: tuple[Stage, ...]
+    signals: Mapping[str, Stage]
+    technology: Technology
+    clocks: Mapping[str, BankClock]
+    element: int | None = None
+
+    @property
+    def taken(self) -> Iterator[Load]:
+        """Gates that it puts on nets of the parts before it."""
+        inside = {stage.name for stage in self.stages}
+        for stage in self.stages:
+            yield from (one for one in stage.loads(self.signals, self.technology) if one.source not in inside)
+
+    def in_design(self, net: str) -> str:
+        """What a net of a row of currents is called in the whole design."""
+        return self._in_design.get(net, net)
+
+    @cached_property
+    def _in_design(self) -> dict[str, str]:
+        j, kinds = self.element, (gate, copy_gate, source_net)
+        return {} if j is None else {kind(name, 0): kind(name, j) for name in self.signals for kind in kinds}
+
+    def vectors(self, design: Design) -> dict[str, str]:
+        """What is read of it, each with its name in the whole design."""
+        found = {name: name for name in (*supplies(self), *clock_drives(self))}
+        for stage in self.stages:
+            whole = design.signals[stage.name]
+            if stage.measured:
+                found |= {f"i(v{net})": f"i(v{self.in_design(net)})" for net in _source_nets(stage)}
+            if isinstance(stage, Memory) and isinstance(whole, Memory):
+                own, all_of = stage.state_vectors(), whole.state_vectors()
+                first = (self.element or 0) * len(own)
+                found |= zip(own, all_of[first : first + len(own)], strict=True)
+        return found
+
+
+def parts(design: Design) -> list[list[Part]]:
+    """The parts of a design, in levels: those of one level need nothing of each other."""
+    depth: dict[str, int] = {}
+    levels: dict[int, list[Stage]] = {}
+    for stage in design.stages:
+        # Mirrors have even depths and decisions odd ones, each after what it takes from.
+        least = max((depth[name] for name, _ in stage.taken()), default=0)
+        depth[stage.name] = least + (least % 2 != isinstance(stage, Decider | Memory))
+        levels.setdefault(depth[stage.name], []).append(stage)
+    found = []
+    for level, stages in sorted(levels.items()):
+        if level % 2 == 0:
+            found.append([Part(tuple(stages), design.signals, design.technology, design.clocks)])
+        else:
+            found.append([_cell(design, stages, j) for j in range(stages[0].size)])
+    return found
+
+
+def _cell(design: Design, stages: Sequence[Stage], j: int) -> Part:
+    names = {stage.name for stage in stages} | {name for stage in stages for name, _ in stage.taken()}
+    alone = {name: _only(design.signals[name], j) for name in names}
+    return Part(tuple(alone[stage.name] for stage in stages), alone, design.technology, design.clocks, j)
+
+
+def _only(stage: Stage, j: int) -> Stage:
+    """Element j of a row as a row of one."""
+    values = ((each.name, getattr(stage, each.name)) for each in fields(stage))
+    sliced: dict[str, Any] = {name: v[j : j + 1] for name, v in values if isinstance(v, np.ndarray)}
+    return replace(stage, **sliced)
+
+
+def _source_nets(stage: Stage) -> list[str]:
+    return [source_net(stage.name, j) for j in range(stage.size)]
+
+
+class Waves:
+    """Vectors of a design as the decks of its parts gave them, each on time points of its own."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[tuple[RawData, str]]] = {}
+
+    def add(self, data: RawData, names: Mapping[str, str]) -> None:
+        """Take in a part's vectors, each with its name in the design."""
+        for own, name in names.items():
+            self._found.setdefault(name.lower(), []).append((data, own))
+
+    def wave(self, name: str) -> tuple[Array, Array]:
+        """Time (s) and values of a vector that one part gave."""
+        ((data, own),) = self._found[name.lower()]
+        return data.time, data[own]
+
+    def sample(self, at: Array, names: Iterable[str]) -> dict[str, Array]:
+        """Each of `names` linearly interpolated at `at`."""
+        return {name: np.interp(at, *self.wave(name)) for name in names}
+
+    def average(self, name: str, of: Callable[[Array], Array]) -> float:
+        """The time average of `of` a vector's values, summed over the parts that share the source."""
+        return sum(data.average(own, of) for data, own in self._found[name.lower()])
+
+    @property
+    def rung(self) -> int:
+        """The highest rung of the retry ladder that a part took."""
+        return max(data.rung for found in self._found.values() for data, _ in found)
+
+
+def run_parts(
+    design: Design, flat: Job, currents: Mapping[str, Sequence[Array]], starts: Array, shifts: Shifts
+) -> Generator[list[Job], list[RawData], Waves]:
+    """The jobs of a design's parts, a level at a time, made from the results of those before.
+
+    `flat` is the whole design as one job; currents, starts and shifts are as `netlist.assemble` takes them.
+    """
+    levels = parts(design)
+    given: dict[str, Counter[Polarity]] = {}
+    for part in chain.from_iterable(levels):
+        for load in part.taken:
+            given.setdefault(part.in_design(load.net), Counter())[load.polarity] += load.units
+    waves = Waves()
+    for level in levels:
+        kept = [part.vectors(design) | _gates(part, given) for part in level]
+        jobs = [
+            _job(part, list(names), flat, waves, given, currents, starts, shifts)
+            for part, names in zip(level, kept, strict=True)
+        ]
+        for data, names in zip((yield jobs), kept, strict=True):
+            waves.add(data, names)
+    return waves
+
+
+def _gates(part: Part, given: Mapping[str, Counter[Polarity]]) -> dict[str, str]:
+    """Gates that later parts take, as vectors, each with its name in the design."""
+    nets = (kind(s.name, j) for s in part.stages for j in range(s.size) for kind in (gate, copy_gate))
+    return {f"v({net})": f"v({part.in_design(net)})" for net in nets if part.in_design(net) in given}
+
+
+def _job(
+    part: Part, save: list[str], flat: Job, waves: Waves, given: Mapping[str, Counter[Polarity]],
+    currents: Mapping[str, Sequence[Array]], starts: Array, shifts: Shifts,
+) -> Job:  # fmt: skip
+    j, technology = part.element, part.technology
+    own = {f"{stage.name}.{name}" for stage in part.stages for name in stage.devices(technology)}
+    drawn = {name: a if j is None else a[j : j + 1] for name, a in shifts.items() if name in own}
+    names = ", ".join(stage.name for stage in part.stages) + ("" if j is None else f" {j}")
+    circuit = assemble(part, names, currents, starts, drawn, {})
+    _drive(circuit, part, waves)
+    _load(circuit, part, given)
+    tolerances = flat.tolerances if j is not None else replace(flat.tolerances, reltol=MIRROR_RELTOL)
+    return replace(
+        flat, title=f"{flat.title}: {names}", netlist=str(circuit), save=tuple(save),
+        initial=initial_voltages(part), files=includes(part), tolerances=tolerances,
+    )  # fmt: skip
+
+
+def _drive(circuit: Circuit, part: Part, waves: Waves) -> None:
+    """Voltage sources that repeat the gates which the part takes, on time points in common."""
+    nets = list(dict.fromkeys(load.net for load in part.taken))
+    if not nets:
+        return
+    found = [waves.wave(f"v({part.in_design(net)})") for net in nets]
+    time = np.unique(np.concatenate([points for points, _ in found]))
+    values = np.stack([np.interp(time, *wave) for wave in found], axis=-1)
+    kept = thinned(time, values, DRIVE_ERROR)
+    for net, column in zip(nets, values.T, strict=True):
+        points = [(float(t), float(v)) for t, v in zip(time[kept], column[kept], strict=True)]
+        circuit.PieceWiseLinearVoltageSource(f"drive_{net}", net, circuit.gnd, values=points)
+
+
+def _load(circuit: Circuit, part: Part, given: Mapping[str, Counter[Polarity]]) -> None:
+    """The gates of later parts on those of this one."""
+    unit = part.technology.unit
+    circuit.V("vdd_load", "vdd_load", circuit.gnd, part.technology.supply)
+    for vector in _gates(part, given):
+        net = vector[2:-1]
+        for polarity, units in given[part.in_design(net)].items():
+            rail = "0" if polarity == "n" else "vdd_load"
+            circuit.X(
+                f"load_{polarity}_{net}", f"{polarity}fet", rail, net, rail, rail,
+                W=f"{unit.w_um:g}u", L=f"{unit.l_um:g}u", M=units,
+            )  # fmt: skip
+
+
+@njit(cache=True)
+def thinned(time: Array, values: Array, error: float) -> NDArray[np.int64]:
+    """Points of waveforms [points, n] to keep, so that lines between them are within `error` of all."""
+    kept = np.empty(len(time), dtype=np.int64)
+    kept[0], count, first = 0, 1, 0
+    for last in range(2, len(time)):
+        span = time[last] - time[first]
+        fits = True
+        for k in range(first + 1, last):
+            at = (time[k] - time[first]) / span
+            for i in range(values.shape[1]):
+                line = values[first, i] + at * (values[last, i] - values[first, i])
+                if abs(values[k, i] - line) > error:
+                    fits = False
+                    break
+            if not fits:
+                break
+        if not fits:
+            first = last - 1
+            kept[count] = first
+            count += 1
+    kept[count] = len(time) - 1
+    return kept[: count + 1]
