@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -108,20 +109,26 @@ class Technology(Strict):
         curve = self.output_curve
         return np.interp(volts, curve.volts, curve.n if polarity == "n" else curve.p)
 
+    def curve(self, polarity: Polarity) -> NDArray[np.float64]:
+        """`saturation` on a grid of 1 mV from 0 V."""
+        return self.saturation(polarity, np.arange(0.0, max(self.output_curve.volts) + 5e-4, 1e-3))
+
     def mirrored(self, polarity: Polarity, current: NDArray[np.float64], units: int) -> NDArray[np.float64]:
         """What as many transistors as a diode's `units`, on its gate, carry (A) where `saturation` is 1.
 
         The diode carries `current` at V_DS = V_GS; without any, they still leak.
         """
-        own, gate = self._diode(polarity)
-        each = np.log(np.maximum(current / units, own[0]))
-        return units * np.exp(np.interp(each, np.log(own), np.log(gate)))
+        shape = np.shape(current)
+        flat = np.ascontiguousarray(current, dtype=np.float64).ravel()
+        return _raised(flat, float(units), *self._diode(polarity)).reshape(shape)
 
-    def _diode(self, polarity: Polarity) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Currents (A) of a unit diode over V_GS, and those of the same gate where `saturation` is 1."""
+    def _diode(self, polarity: Polarity) -> tuple[float, float, NDArray[np.float64]]:
+        """ln of a unit diode's current (A): its start and step; and how many times as much its gate's is."""
         volts = np.linspace(0.0, max(self.output_curve.volts), 2001)[1:]
-        gate = self.gate_current(polarity, volts)
-        return gate * self.saturation(polarity, volts), gate
+        gate = np.log(self.gate_current(polarity, volts))
+        own = gate + np.log(self.saturation(polarity, volts))
+        grid = np.linspace(own[0], own[-1], 2000)
+        return float(grid[0]), float(grid[1] - grid[0]), np.exp(np.interp(grid, own, gate - own))
 
     def cell(self, primitive: str, model: type[M]) -> M:
         """What the card says about a primitive. Raises MappingError if nothing, ConfigError if nonsense."""
@@ -144,6 +151,21 @@ class Technology(Strict):
     def model_hash(self) -> str:
         """SHA-256 of the model library; a calibration measured on other models is refused."""
         return hashlib.sha256(self.model_text.encode()).hexdigest()
+
+
+@njit(cache=True)
+def _raised(
+    current: NDArray[np.float64], units: float, first: float, step: float, table: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Currents, at least exp(first) a unit, times what the table says at their logarithms."""
+    raised = np.empty_like(current)
+    least = units * np.exp(first)
+    for k in range(len(current)):
+        own = max(current[k], least)
+        at = min((np.log(own / units) - first) / step, len(table) - 1.000001)
+        i = max(int(at), 0)
+        raised[k] = own * (table[i] + (at - i) * (table[i + 1] - table[i]))
+    return raised
 
 
 def known_technologies() -> list[str]:

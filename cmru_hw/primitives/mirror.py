@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numba import njit
 
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
 from cmru_hw.primitives.signal import (
@@ -36,9 +37,6 @@ from cmru_hw.primitives.signal import (
     transistor,
 )
 from cmru_hw.technology import Polarity, Technology
-
-NEWTON_STEPS = 6
-_DELTA = 1e-3  # V, of a numerical derivative
 
 if TYPE_CHECKING:
     from PySpice.Spice.Netlist import SubCircuit
@@ -176,8 +174,8 @@ class Mirror(Signal):
         """The nodes' currents and their positive contributions alone (A), [..., batch, out].
 
         Where the node settles, at V of its diode, what arrives less what is taken is what the diode carries:
-        sum+ f(V_DD - V) - sum- f(V) = I_diode(V), with f the output curves; solved by Newton's method. A node
-        whose sums cancel is not off: f of the side that takes falls first.
+        sum+ f(V_DD - V) - sum- f(V) = I_diode(V), with f the output curves. A node whose sums cancel is not
+        off: f of the side that takes falls first.
         """
         sums = {}
         for positive in (True, False):
@@ -188,31 +186,15 @@ class Mirror(Signal):
                     gains = np.swapaxes(currents[term.source, positive], -1, -2)
                     total = total + drives[term.source, polarity] @ gains
             sums[positive] = total
-        slope = technology.slope_factor.of(self.polarity) * technology.thermal_voltage
-        ideal = np.maximum(sums[True] - sums[False], 0.05 * sums[True] + 1e-15)
-        volts = technology.gate_voltage(self.polarity, ideal / self.diode_units)
-        for _ in range(NEWTON_STEPS):
-            raised, lowered, falls = self._contributions(sums, volts, supply, technology)
-            gate = self.diode_units * technology.gate_current(self.polarity, volts)
-            diode = gate * technology.saturation(self.polarity, volts)
-            rises = diode / slope
-            rises = rises + (gate * technology.saturation(self.polarity, volts + _DELTA) - diode) / _DELTA
-            step = (raised - lowered - diode) / (rises + falls)
-            volts = np.clip(volts + step, 0.0, supply)
-        return np.maximum(diode + step * rises, 0.0), raised
-
-    def _contributions(
-        self, sums: Mapping[bool, Array], volts: Array, supply: float, technology: Technology
-    ) -> tuple[Array, Array, Array]:
-        """What arrives, what is taken (A), and how their difference falls with the diode's voltage (A/V)."""
-        found: list[Array] = []
-        falls: Array | float = 0.0
-        for sign, across in ((True, supply - volts), (False, volts)):
-            polarity = self.transistor_polarity(sign)
-            current = sums[sign] * technology.saturation(polarity, across)
-            falls = falls + (sums[sign] * technology.saturation(polarity, across + _DELTA) - current) / _DELTA
-            found.append(current)
-        return found[0], found[1], np.asarray(falls)
+        shape = np.broadcast_shapes(sums[True].shape, sums[False].shape)
+        plus, minus = (np.ascontiguousarray(np.broadcast_to(sums[sign], shape)) for sign in (True, False))
+        value, raised = settle(
+            plus.ravel(), minus.ravel(), self.diode_units,
+            technology.slope_factor.of(self.polarity) * technology.thermal_voltage,
+            technology.gate_voltage_at_1na.of(self.polarity), supply,
+            *(technology.curve(p) for p in (self.polarity, self.other, self.polarity)),
+        )  # fmt: skip
+        return value.reshape(shape), raised.reshape(shape)
 
     def supply_current(self, value: Array, positive: Array) -> Array:
         """Current from the supply (A). Kirchhoff: a node takes from it just its positive contributions."""
@@ -284,3 +266,61 @@ class Mirror(Signal):
 
 
 _SIGN = {True: "positive", False: "negative"}
+
+
+FLAT = 0.12  # V, from which on an output curve rises by less than 0.4 in 1 V
+
+
+@njit(cache=True, inline="always")
+def _on_curve(curve: Array, volts: float) -> tuple[float, float]:
+    """A curve on a grid of 1 mV, and its slope (1/V)."""
+    at = volts * 1e3
+    k = min(int(at), len(curve) - 2)
+    rise = curve[k + 1] - curve[k]
+    return curve[k] + (at - k) * rise, rise * 1e3
+
+
+@njit(cache=True)
+def settle(
+    plus: Array, minus: Array, units: int, slope: float, volts_at_1na: float, supply: float,
+    diode_curve: Array, plus_curve: Array, minus_curve: Array,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Currents (A) of diodes at nodes, [n], by Newton's method kept within a shrinking bracket; and what
+    arrives there.
+
+    `plus` and `minus` are what is mirrored into and out of a node where the curves are 1, `slope` is n U_T.
+    """
+    value, arriving = np.empty_like(plus), np.empty_like(plus)
+    for k in range(len(plus)):
+        low, high = 0.0, supply
+        ideal = plus[k] - minus[k]
+        if ideal > 0.03 * plus[k]:
+            volts = min(max(volts_at_1na + slope * np.log(ideal / (units * 1e-9)), 0.0), supply)
+            if ideal > 0.2 * plus[k] and volts > FLAT:  # the currents say it all, and hardly change with V
+                arriving[k] = plus[k] * _on_curve(plus_curve, supply - volts)[0]
+                value[k] = arriving[k] - minus[k] * _on_curve(minus_curve, volts)[0]
+                continue
+        else:  # what takes falls to what arrives, and leaves the diode next to nothing
+            volts = 1e-3 * np.searchsorted(minus_curve[:150], plus[k] / max(minus[k], 1e-15))
+        for _ in range(60):
+            over, over_slope = _on_curve(plus_curve, supply - volts)
+            under, under_slope = _on_curve(minus_curve, volts)
+            own, own_slope = _on_curve(diode_curve, volts)
+            gate = units * 1e-9 * np.exp((volts - volts_at_1na) / slope)
+            error = plus[k] * over - minus[k] * under - gate * own
+            rises = gate * (own / slope + own_slope)
+            falls = plus[k] * over_slope + minus[k] * under_slope
+            step = error / (rises + falls)
+            if error > 0:
+                low = volts
+            else:
+                high = volts
+            following = volts + step
+            if not low <= following <= high:
+                following = 0.5 * (low + high)
+            if abs(following - volts) < 1e-5:
+                break
+            volts = following
+        value[k] = max(gate * own + step * rises, 0.0)
+        arriving[k] = plus[k] * over
+    return value, arriving
