@@ -77,6 +77,12 @@ Checked = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=0, help="Inputs of a clocked design to run with two tolerance sets; default all."),
 ]
+Partition = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option(
+        "--partition/--flat", help="ngspice part by part, or in one deck; default: parts, if clocked."
+    ),
+]
 
 
 @app.command()
@@ -206,10 +212,11 @@ def simulate(
     input: InputFile,
     output: Out,
     engine: Annotated[Engine, typer.Option()] = Engine.behavioral,
-    chips: Annotated[int, typer.Option(min=0, help="Mismatched chips (behavioral); 0: nominal.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the chips.")] = 0,
+    chips: Annotated[int, typer.Option(min=0, help="Mismatched chips; 0: nominal.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the chips, the same in both engines.")] = 0,
     workers: Workers = None,
     checked: Checked = None,
+    partition: Partition = None,
     as_json: Json = False,
 ) -> None:
     """Simulate a design; writes logits, decisions, states, power and (ngspice) waveforms to an .npz.
@@ -218,10 +225,8 @@ def simulate(
     """
     _check_file(output)
     built, stimulus = _load(design, input)
-    if chips and engine is Engine.ngspice:
-        raise ConfigError("--chips: mismatched chips are simulated by the behavioral engine only")
     keep = _runs_of(output)
-    result = _simulate(built, stimulus, engine, workers, chips, seed, keep, checked)
+    result = _simulate(built, stimulus, engine, workers, chips, seed, keep, checked, partition)
     result.save(output)
     shutil.rmtree(keep, ignore_errors=True)
     summary = {
@@ -243,6 +248,7 @@ def compare(
     output: Annotated[Path, typer.Option("-o", "--output")] = Path("agreement.json"),
     workers: Workers = None,
     checked: Checked = None,
+    partition: Partition = None,
     as_json: Json = False,
 ) -> None:
     """Agreement of the trained, the behavioural and the SPICE model; every disagreement classified.
@@ -258,7 +264,9 @@ def compare(
     trained = run_trained(load_network(design), built, stimulus)
     behavioral = _simulate(built, stimulus, Engine.behavioral)
     keep = _runs_of(output)
-    spice = _simulate(built, stimulus, Engine.ngspice, workers, keep=keep, checked=checked)
+    spice = _simulate(
+        built, stimulus, Engine.ngspice, workers, keep=keep, checked=checked, partition=partition
+    )
     found = {
         "trained_behavioral": agreement(built, trained, behavioral).to_json(),
         "behavioral_spice": agreement(built, behavioral, spice).to_json(),
@@ -290,6 +298,7 @@ def power(
     engine: Annotated[Optional[Engine], typer.Option(help="Default: both.")] = None,  # noqa: UP045
     workers: Workers = None,
     checked: Checked = None,
+    partition: Partition = None,
     as_json: Json = False,
 ) -> None:
     """Supply power by layer and primitive; without --input, at rest (ten frames of zero input).
@@ -311,7 +320,8 @@ def power(
     engines = list(Engine) if engine is None else [engine]
     found: dict[str, Any] = {"input": "at rest" if input is None else str(input)}
     for one in engines:
-        found[one.value] = analyse(_simulate(built, stimulus, one, workers, checked=checked), stimulus)
+        result = _simulate(built, stimulus, one, workers, checked=checked, partition=partition)
+        found[one.value] = analyse(result, stimulus)
     if as_json:
         _print_json(found)
         return
@@ -438,17 +448,22 @@ def _simulate(
     seed: int = 0,
     keep: Path | None = None,
     checked: int | None = None,
+    partition: bool | None = None,
 ) -> Result:
     from cmru_hw.behavioral import BehavioralModel
     from cmru_hw.console import progress_bar
     from cmru_hw.variation import draw
 
+    shifts = draw(design, range(chips), seed) if chips else None
     if engine is Engine.behavioral:
-        return BehavioralModel(design, draw(design, range(chips), seed) if chips else None).run(stimulus)
+        return BehavioralModel(design, shifts).run(stimulus)
     from cmru_hw.spice.simulate import simulate
 
-    with progress_bar("ngspice", len(stimulus)) as report:
-        return simulate(design, stimulus, workers=workers, progress=report, keep=keep, checked=checked)
+    with progress_bar("ngspice", max(chips, 1) * len(stimulus)) as report:
+        return simulate(
+            design, stimulus, shifts, workers=workers, progress=report, keep=keep, checked=checked,
+            partition=partition,
+        )  # fmt: skip
 
 
 def _print_json(content: dict[str, Any]) -> None:

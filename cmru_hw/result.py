@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cmru_hw.primitives.device import Array
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """B inputs of T frames through a design; behavioural results have a leading axis where chips were given.
+    """B inputs of T frames through a design; with a leading axis where chips were given.
 
     logits [B, T, C] in model units and decision [B]; by layer, states [B, T, N] (at the end of each frame)
     and candidates [B, T, N] (A, at the candidate's diode; P - M of a pair), and thresholds [B, T, N] (A) of
@@ -54,6 +54,26 @@ class Result:
         if self.rungs is not None:
             arrays["rung"] = self.rungs
         write_arrays(path, arrays)
+
+
+def stacked(results: Sequence[Result]) -> Result:
+    """Results of chips as one, with a leading axis; without waveforms."""
+
+    def one(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        return np.stack(list(arrays))
+
+    first = results[0]
+    rungs = None if first.rungs is None else one(r.rungs for r in results if r.rungs is not None)
+    return Result(
+        logits=one(r.logits for r in results),
+        decision=one(r.decision for r in results),
+        states=[one(r.states[k] for r in results) for k in range(len(first.states))],
+        candidates=[one(r.candidates[k] for r in results) for k in range(len(first.candidates))],
+        supply_power=one(r.supply_power for r in results),
+        breakdown={key: one(r.breakdown[key] for r in results) for key in first.breakdown},
+        thresholds={k: one(r.thresholds[k] for r in results) for k in first.thresholds},
+        rungs=rungs,
+    )
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

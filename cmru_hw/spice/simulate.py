@@ -18,7 +18,7 @@ from cmru_hw.errors import ConfigError, SimulationError
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.noise_source import Noise
 from cmru_hw.primitives.signal import Decider
-from cmru_hw.result import Result, write_arrays
+from cmru_hw.result import Result, stacked, write_arrays
 from cmru_hw.spice.job import FAST, LATCH, QUICK, Job, Tolerances, Transient
 from cmru_hw.spice.netlist import (
     ammeters,
@@ -105,8 +105,10 @@ def simulate(
     checked: int | None = None,
     partition: bool | None = None,
 ) -> Result:
-    """Every input through ngspice, as many at a time as there are cores; `shifts` are those of one chip.
+    """Every input through ngspice, as many at a time as there are cores.
 
+    `shifts` are those of one chip, or of several, [chips, ...] each as `variation.draw` gives them; the
+    result then has a leading axis, and no waveforms. `progress` is told how many inputs are done.
     `partition` runs a design part by part (see `partition`), or as one deck where it is False; by default
     clocked designs without noise are parted. Of a clocked design, `checked` inputs (evenly spaced; default
     all) run a second time, in one deck with tighter tolerances, and those runs are the result. `noise` is as
@@ -123,14 +125,17 @@ def simulate(
         raise ConfigError("partition: a design with noise runs as one deck")
     parted = bool(design.clocks) and not noise if partition is None else partition
 
-    def run(index: int, tolerances: Tolerances, parted: bool) -> Steps[Run]:
-        flat = job(design, stimulus, index, shifts, tolerances, noise)
+    chips, many = _chips(design, shifts)
+
+    def run(chip: int, index: int, tolerances: Tolerances, parted: bool) -> Steps[Run]:
+        flat = job(design, stimulus, index, chips[chip], tolerances, noise)
         name = f"input_{index:04d}_{deck_hash(flat)}{'_parted' if parted else ''}.npz"
         if keep and (keep / name).exists():
             return Run.load(keep / name)
         data: RawData | Waves
         if parted:
-            data = yield from run_parts(design, flat, *_driven(design, stimulus, index), shifts or {})
+            driven = _driven(design, stimulus, index)
+            data = yield from run_parts(design, flat, *driven, chips[chip] or {})
         else:
             (data,) = yield [flat]
         found = read_run(design, stimulus, index, data)
@@ -139,27 +144,43 @@ def simulate(
         return found
 
     # The longest first, so that none is left alone at the end.
-    tight, loose = ([(index, True) for index in sorted(twice)], [(index, False) for index in range(inputs)])
-    plan = tight + loose
-    tasks = (run(index, LATCH if again else first, parted and not again) for index, again in plan)
-    runs: dict[tuple[int, bool], Run] = {}
+    tight = [(chip, index, True) for chip in range(len(chips)) for index in sorted(twice)]
+    plan = tight + [(chip, index, False) for chip in range(len(chips)) for index in range(inputs)]
+    tasks = (run(chip, index, LATCH if again else first, parted and not again) for chip, index, again in plan)
+    runs: dict[tuple[int, int, bool], Run] = {}
     for number, found in drive(tasks, workers):
         runs[plan[number]] = found
         if progress:
-            progress(len(runs) * inputs // len(plan))
-    for index, _ in tight:
-        _refuse_disagreement(design, index, runs[index, False], runs[index, True])
-    return collect(design, stimulus, [runs[index, index in twice] for index in range(inputs)])
+            progress(len(runs) * len(chips) * inputs // len(plan))
+    for chip, index, _ in tight:
+        name = f"chip {chip}, input {index}" if many else f"input {index}"
+        _refuse_disagreement(design, name, runs[chip, index, False], runs[chip, index, True])
+    results = [
+        collect(design, stimulus, [runs[chip, index, index in twice] for index in range(inputs)])
+        for chip in range(len(chips))
+    ]
+    return stacked(results) if many else results[0]
 
 
-def _refuse_disagreement(design: Design, index: int, loose: Run, tight: Run) -> None:
+def _chips(design: Design, shifts: Shifts | None) -> tuple[list[Shifts | None], bool]:
+    """The chips that shifts are of, and whether they have an axis for it."""
+    if not shifts:
+        return [None], False
+    arrays = design.devices()
+    if not any(shifts[name].ndim > array.units.ndim for name, array in arrays.items()):
+        return [shifts], False
+    count = len(next(iter(shifts.values())))
+    return [{name: array[k] for name, array in shifts.items()} for k in range(count)], True
+
+
+def _refuse_disagreement(design: Design, name: str, loose: Run, tight: Run) -> None:
     """Raise SimulationError, naming the first frame, if two runs of an input do not tell the same states."""
     for layer, memory in enumerate(design.memories):
         differs = np.abs(loose.states[layer] - tight.states[layer]) > memory.resolution
         if differs.any():
             frame, cell = (int(at) for at in np.argwhere(differs)[0])
             raise SimulationError(
-                f"input {index}: two tolerance sets disagree, first in frame {frame}, {memory.name} {cell}: "
+                f"{name}: two tolerance sets disagree, first in frame {frame}, {memory.name} {cell}: "
                 f"{loose.states[layer][frame, cell]:g} with reltol {QUICK.reltol:g}, "
                 f"{tight.states[layer][frame, cell]:g} with {LATCH.reltol:g}; neither is a result"
             )

@@ -181,7 +181,6 @@ def test_simulate_refuses_missing_files_and_wrong_options(
         (("simulate", tmp_path / "nowhere", "--input", x, "-o", out), "design.yaml"),
         (("simulate", design, "--input", x, "-o", out, "--engine", "hspice"), "hspice"),
         (("simulate", design, "--input", x, "-o", out, "--chips", "-1"), "--chips"),
-        (("simulate", design, "--input", x, "-o", out, "--chips", "2", "--engine", "ngspice"), "--chips"),
         (("simulate", design, "--input", x, "-o", out, "--seed", "-1"), "--seed"),
         (("simulate", design, "--input", x, "-o", out, "--workers", "0"), "--workers"),
         (("simulate", design, "-o", out), "--input"),
