@@ -1,4 +1,4 @@
-"""The fast model: a design's stages as NumPy equations on currents, one step a frame, for many chips at once.
+"""The fast model: a design's stages as equations on currents, one step a frame, for many chips at once.
 
 Each frame is read when it has settled, so what happens inside a frame (delay, hazards) is not in this
 model; `compare` shows what that costs against SPICE.
@@ -6,18 +6,21 @@ model; `compare` shows what that costs against SPICE.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cmru_hw.design import Design, Pooled, block_of
+from cmru_hw.design import Decisions, Design, Pooled, Stage, block_of
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.noise_source import Noise
 from cmru_hw.primitives.signal import Frame, over_batch
 from cmru_hw.result import Result
 from cmru_hw.stimulus import Stimulus
+
+ROWS = 8192
+"""Of a block, about: chips times inputs times frames. Many enough for NumPy, few enough for a cache."""
 
 
 class BehavioralModel:
@@ -36,6 +39,10 @@ class BehavioralModel:
         self.design = design
         self._noise, self._seed = design.named(noise or {}), seed
         given = shifts or {}
+        self._chips = 1
+        if given and given.keys() >= (arrays := design.devices()).keys():
+            name = next(iter(arrays))
+            self._chips = len(given[name]) if given[name].ndim > arrays[name].units.ndim else 1
         self._currents: dict[str, Any] = {
             stage.name: stage.currents(design.signals, given, design.technology) for stage in design.stages
         }
@@ -48,101 +55,215 @@ class BehavioralModel:
         decider = self.design.deciders[layer]
         return decider.thresholds(self._currents[decider.name], values or {})
 
-    def frames(self, x: Array) -> Iterator[Frame]:
-        """Step through x [B, T, I], a frame at a time."""
-        design = self.design
-        currents = design.encode(x)
+    def blocks(self, x: Array, lengths: Decisions | None = None) -> Iterator[Block]:
+        """Take x [B, T, I] through the design, a block of frames at a time; by default inputs last T frames.
+
+        A stage without a state takes all frames of a block at once, as nothing in a design looks back but
+        the states; the others go from frame to frame.
+        """
+        last = np.full(len(x), x.shape[1]) if lengths is None else lengths
+        order = np.argsort(-last, kind="stable")
+        alive = (last[order][:, None] > np.arange(last.max())).sum(axis=0)
+        inputs, added = self.design.encode(x[order]), self._drawn_noise(x[order], order)
         states = {
             stage.name: np.broadcast_to(over_batch(start), (*start.shape[:-1], len(x), stage.size))
-            for stage in design.stages
+            for stage in self.design.stages
             if (start := stage.start(self._currents[stage.name])) is not None
         }
-        added = self._drawn_noise(x)
-        for t in range(x.shape[1]):
-            values = {name: current[:, t] for name, current in currents.items()}
-            frame = Frame(technology=design.technology, clocks=design.clocks, before=states, values=values)
-            for stage in design.stages:
-                name = stage.name
-                stage.advance(frame, self._currents[name])
-                if name in added:
-                    frame.values[name] = np.maximum(frame.values[name] + added[name][..., t], 0.0)
-                for polarity, drive in stage.drives(
-                    frame.values[name], design.facts.supply, design.technology
-                ).items():
-                    frame.drives[name, polarity] = drive
-            states = frame.states
-            yield frame
+        first = 0
+        while first < len(alive):
+            rows = np.cumsum(alive[first:])
+            count = max(1, int(np.searchsorted(rows, ROWS // self._chips, side="right")))
+            block = Block(first, order, np.concatenate([[0], rows[:count]]))
+            self._fill(block, inputs, states, added)
+            yield block
+            states = {name: block.frame(values, -1) for name, values in block.states.items()}
+            first += count
 
-    def _drawn_noise(self, x: Array) -> dict[str, Array]:
-        """Noise currents (A) by stage, [B, N, T]."""
+    def _fill(
+        self,
+        block: Block,
+        inputs: Mapping[str, Array],
+        states: Mapping[str, Array],
+        added: Mapping[str, Array],
+    ) -> None:
+        """Take all stages through a block; `states` hold what it begins with."""
+        design, technology = self.design, self.design.technology
+        whole = Frame(
+            technology=technology, clocks=design.clocks, before={}, drives={},
+            values={name: block.gather(current) for name, current in inputs.items()},
+            states=block.states, drawn=block.drawn,
+        )  # fmt: skip
+        for stage in design.stages:
+            name = stage.name
+            if name in states:
+                self._follow(block, whole, stage, states[name])
+            else:
+                stage.advance(whole, self._currents[name])
+            if name in added:
+                whole.values[name] = np.maximum(whole.values[name] + block.gather(added[name]), 0.0)
+            value = whole.values[name]
+            for polarity, drive in stage.drives(value, design.facts.supply, technology).items():
+                whole.drives[name, polarity] = drive
+            # A row that takes from none is as constant as its biases.
+            rows = int(block.ends[-1])
+            whole.values[name] = np.broadcast_to(value, (*value.shape[:-2], rows, stage.size))
+            drawn = whole.drawn[name]
+            whole.drawn[name] = np.broadcast_to(drawn, (*np.shape(drawn)[:-1], rows))
+        block.values = whole.values
+
+    def _follow(self, block: Block, whole: Frame, stage: Stage, state: Array) -> None:
+        """Take a stage with a state from frame to frame."""
+        taken = [name for name, _ in stage.taken()]
+        found: list[Frame] = []
+        for k in range(len(block.ends) - 1):
+            count = block.ends[k + 1] - block.ends[k]
+            frame = Frame(
+                technology=whole.technology, clocks=whole.clocks, before={stage.name: state[..., :count, :]},
+                values={name: block.frame(whole.values[name], k) for name in taken},
+                states={name: block.frame(whole.states[name], k) for name in taken if name in whole.states},
+            )  # fmt: skip
+            stage.advance(frame, self._currents[stage.name])
+            state = frame.states[stage.name]
+            found.append(frame)
+        for kind, axis in (("values", -2), ("states", -2), ("drawn", -1)):
+            parts = [getattr(frame, kind)[stage.name] for frame in found]
+            getattr(whole, kind)[stage.name] = _joined(parts, block.counts, axis)
+
+    def _drawn_noise(self, x: Array, order: Decisions) -> dict[str, Array]:
+        """Noise currents (A) by stage, [B, T, N]."""
         drawn = {}
         for number, (name, noise) in enumerate(sorted(self._noise.items())):
             random = np.random.default_rng([self._seed, number])
             shape = (len(x), self.design.signals[name].size, x.shape[1])
             period = self.design.facts.frame_period
-            drawn[name] = noise.source.frame_noise(random, shape, period, noise.pole)
+            currents = noise.source.frame_noise(random, shape, period, noise.pole)
+            drawn[name] = np.swapaxes(currents, 1, 2)[order]
         return drawn
 
     def run(self, stimulus: Stimulus) -> Result:
         """Everything about the inputs."""
         design, facts, lengths = self.design, self.design.facts, stimulus.lengths
+        shape = stimulus.x.shape[:2]
         pooled = Pooled(facts.pool, lengths)
-        logits = []
-        power: dict[str, Array] = {}
-        layers = list(zip(design.memories, design.deciders, strict=True))
-        states: list[list[Array]] = [[] for _ in layers]
-        candidates: list[list[Array]] = [[] for _ in layers]
-        thresholds: list[list[Array]] = [[] for _ in layers]
-        constant = {
-            f"{block_of(stage.name)}/{part}": 0.0 for stage in design.stages for part in ("bias", "clock")
-        }
+        logits = _Padded(shape)
+        states, candidates = ([_Padded(shape) for _ in design.memories] for _ in range(2))
+        thresholds = {k: _Padded(shape) for k, one in enumerate(design.deciders) if one.threshold_row}
+        power: dict[str, Any] = {}
         for stage in design.stages:
-            block = block_of(stage.name)
-            constant[f"{block}/bias"] += stage.bias_current
-            constant[f"{block}/clock"] += stage.clock_current(
-                facts.frame_period, facts.supply, design.technology
-            )
-        for t, frame in enumerate(self.frames(stimulus.x)):
-            logits.append(design.decode(frame.values))
-            pooled.add(t, logits[-1])
-            for layer, (memory, decider) in enumerate(layers):
-                states[layer].append(frame.states[memory.name])
-                candidates[layer].append(decider.candidates(frame.values))
-                if decider.threshold_row:
-                    thresholds[layer].append(self.thresholds(layer, frame.values)[0])
+            block_name = block_of(stage.name)
+            for part, current in (
+                ("bias", stage.bias_current),
+                ("clock", stage.clock_current(facts.frame_period, facts.supply, design.technology)),
+            ):
+                if current or part == "bias":
+                    key = f"{block_name}/{part}"
+                    power[key] = power.get(key, 0.0) + facts.supply * current
+        for block in self.blocks(stimulus.x, lengths):
+            decoded = design.decode(block.values)
+            logits.put(block, decoded)
+            for t, count, frame in block.frames(decoded):
+                pooled.add(t, _scattered(frame, block.order[:count], len(lengths)))
+            for layer, (memory, decider) in enumerate(zip(design.memories, design.deciders, strict=True)):
+                states[layer].put(block, block.states[memory.name] / memory.unit)
+                candidates[layer].put(block, decider.candidates(block.values))
+                if layer in thresholds:
+                    thresholds[layer].put(block, self.thresholds(layer, block.values)[0])
+            shares = block.gather(stimulus.shares[block.order][..., None])[:, 0]
             for stage in design.stages:
                 key = f"{block_of(stage.name)}/{stage.kind}"
-                power[key] = (
-                    power.get(key, 0.0) + facts.supply * frame.drawn[stage.name] * stimulus.shares[:, t]
-                )
-        power |= {
-            key: np.asarray(facts.supply * current)
-            for key, current in constant.items()
-            if current or key.endswith("/bias")
-        }
-        past = (np.arange(stimulus.x.shape[1]) >= lengths[:, None])[..., None]
-        shape = pooled.decision.shape
-        power = {key: np.broadcast_to(watts, shape) for key, watts in power.items()}
-
-        def stacked(frames: list[Array]) -> Array:
-            return np.where(past, np.nan, np.stack(frames, axis=-2))
-
+                watts = facts.supply * block.drawn[stage.name] * shares
+                for _, count, frame in block.frames(watts[..., None]):
+                    more = _scattered(frame, block.order[:count], len(lengths))[..., 0]
+                    power[key] = power.get(key, 0.0) + more
+        powers = {key: np.broadcast_to(watts, pooled.decision.shape) for key, watts in power.items()}
         return Result(
-            logits=stacked(logits),
+            logits=logits.filled(np.nan),
             decision=pooled.decision,
             states=[
-                np.where(past, memory.absent, np.stack(layer, axis=-2) / memory.unit).astype(memory.dtype)
-                for layer, (memory, _) in zip(states, layers, strict=True)
+                states[layer].filled(memory.absent).astype(memory.dtype)
+                for layer, memory in enumerate(design.memories)
             ],
-            candidates=[stacked(layer) for layer in candidates],
-            thresholds={k: stacked(layer) for k, layer in enumerate(thresholds) if layer},
-            supply_power=np.sum(list(power.values()), axis=0),
-            breakdown=power,
+            candidates=[padded.filled(np.nan) for padded in candidates],
+            thresholds={layer: padded.filled(np.nan) for layer, padded in thresholds.items()},
+            supply_power=np.sum(list(powers.values()), axis=0),
+            breakdown=powers,
         )
 
-    def decisions(self, stimulus: Stimulus) -> NDArray[np.int64]:
+    def decisions(self, stimulus: Stimulus) -> Decisions:
         """The decisions alone, in memory that does not grow with T."""
         pooled = Pooled(self.design.facts.pool, stimulus.lengths)
-        for t, frame in enumerate(self.frames(stimulus.x)):
-            pooled.add(t, self.design.decode(frame.values))
+        for block in self.blocks(stimulus.x, stimulus.lengths):
+            for t, count, frame in block.frames(self.design.decode(block.values)):
+                pooled.add(t, _scattered(frame, block.order[:count], len(stimulus)))
         return pooled.decision
+
+
+@dataclass(eq=False)
+class Block:
+    """Frames `first` and following of all inputs that have not ended, in rows; [..., rows, size] each.
+
+    Frame k has the rows `ends[k]` to `ends[k + 1]`, one an input, longest inputs first: row i of a frame is
+    input `order[i]`. `drawn` is [..., rows].
+    """
+
+    first: int
+    order: Decisions
+    ends: Decisions
+    values: dict[str, Array] = field(default_factory=dict)
+    states: dict[str, Array] = field(default_factory=dict)
+    drawn: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> Decisions:
+        """Inputs in each frame."""
+        return np.diff(self.ends)
+
+    def frame(self, rows: Array, k: int) -> Array:
+        """Rows of frame k of the block."""
+        k %= len(self.ends) - 1
+        return rows[..., self.ends[k] : self.ends[k + 1], :]
+
+    def frames(self, rows: Array) -> Iterator[tuple[int, int, Array]]:
+        """Number, inputs and rows of each frame."""
+        for k, count in enumerate(self.counts):
+            yield self.first + k, int(count), self.frame(rows, k)
+
+    def gather(self, ordered: Array) -> Array:
+        """Rows of an array [B, T, n] whose inputs are in the block's order."""
+        return np.concatenate([ordered[:count, self.first + k] for k, count in enumerate(self.counts)])
+
+
+class _Padded:
+    """An array [..., B, T, n] put together from blocks."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._shape, self._blocks = shape, list[tuple[Block, Array]]()
+
+    def put(self, block: Block, rows: Array) -> None:
+        self._blocks.append((block, rows))
+
+    def filled(self, past: float) -> Array:
+        """With `past` beyond the inputs' ends."""
+        leading, size = np.broadcast_shapes(*(rows.shape[:-2] for _, rows in self._blocks)), 0
+        size = self._blocks[0][1].shape[-1]
+        out = np.full((*leading, *self._shape, size), past)
+        for block, rows in self._blocks:
+            for t, count, frame in block.frames(rows):
+                out[..., block.order[:count], t, :] = frame
+        return out
+
+
+def _joined(parts: Sequence[Array], counts: Decisions, axis: int) -> Array:
+    """Frames end to end along the axis of inputs, and with the chips that any of them has."""
+    leading = np.broadcast_shapes(*(part.shape[:axis] for part in parts))
+    last = parts[0].shape[axis + 1 :] if axis < -1 else ()
+    shaped = [np.broadcast_to(p, (*leading, n, *last)) for p, n in zip(parts, counts, strict=True)]
+    return np.concatenate(shaped, axis=axis)
+
+
+def _scattered(frame: Array, inputs: Decisions, batch: int) -> Array:
+    """Rows [..., inputs, n] at their places among all inputs, else 0."""
+    out = np.zeros((*frame.shape[:-2], batch, frame.shape[-1]))
+    out[..., inputs, :] = frame
+    return out

@@ -170,8 +170,8 @@ def modelled_thresholds(design: Design, shifts: dict[str, np.ndarray] | None) ->
     model = BehavioralModel(design, {name: value[None] for name, value in shifts.items()} if shifts else None)
     up, down = model.thresholds(0)
     size = design.signals["latch"].size
-    *_, frame = model.frames(np.full((1, 1, size), 3.0))
-    return np.stack([np.broadcast_to(v.reshape(-1), size) for v in (up, down, frame.values["latch"])])
+    (block,) = model.blocks(np.full((1, 1, size), 3.0))
+    return np.stack([np.broadcast_to(v.reshape(-1), size) for v in (up, down, block.values["latch"])])
 
 
 def test_each_transistor_of_the_latch_shifts_thresholds_as_in_ngspice() -> None:

@@ -89,8 +89,8 @@ def in_ngspice(design: Design, shifts: dict[str, np.ndarray] | None = None) -> d
 
 def in_the_model(design: Design, shifts: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     model = BehavioralModel(design, {name: value[None] for name, value in shifts.items()} if shifts else None)
-    frames = [frame.values for frame in model.frames(X)]
-    return {name: np.stack([frame[name].reshape(-1) for frame in frames]) for name in OUTPUTS}
+    (block,) = model.blocks(X)
+    return {name: block.values[name].reshape(X.shape[1], -1) for name in OUTPUTS}
 
 
 def flat(currents: dict[str, np.ndarray]) -> np.ndarray:

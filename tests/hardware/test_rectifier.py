@@ -56,7 +56,8 @@ def in_ngspice(design: Design, x: Array, shifts: dict[str, Array] | None = None)
 
 def in_the_model(design: Design, x: Array, shifts: dict[str, Array] | None = None) -> Array:
     model = BehavioralModel(design, {name: value[None] for name, value in shifts.items()} if shifts else None)
-    return np.stack([frame.values["beta"].reshape(-1) for frame in model.frames(x[None])]) / NANO
+    (block,) = model.blocks(x[None])
+    return block.values["beta"].reshape(len(x), -1) / NANO
 
 
 def rms(error: Array) -> float:
