@@ -243,7 +243,10 @@ class Bench(ABC, Generic[R]):
         self, sets: tuple[Tolerances, Tolerances] = (LATCH, STRICT), workers: int | None = None
     ) -> R:
         """The run with the second of two tolerance sets. Raises SimulationError where they disagree."""
-        first, second = run_benches([replace(self, tolerances=each) for each in sets], workers)
+        return self.agreed_run(*run_benches([replace(self, tolerances=each) for each in sets], workers))
+
+    def agreed_run(self, first: R, second: R) -> R:
+        """The second of two runs of the bench. Raises SimulationError where they disagree."""
         apart = ~(np.abs(first.state - second.state) <= self.agreed)
         if apart.any():
             at = frame, cell = tuple(np.argwhere(apart)[0])
