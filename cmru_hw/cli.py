@@ -439,6 +439,33 @@ def _load(design: Path, input: Path) -> tuple[Design, Stimulus]:
     return built, stimulus
 
 
+@app.command()
+def characterize(
+    technology: Annotated[str, typer.Argument(help="Technology card.")],
+    output: Out,
+    sweep: Annotated[Optional[list[str]], typer.Option(help="One of them; repeat for more.")] = None,  # noqa: UP045
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Measure every primitive in ngspice, with a JSON file and a figure each; goes on where it was stopped.
+
+    Example: cmru-hw characterize generic180 --sweep latch -o out/generic180
+    """
+    from cmru_hw.characterize import SWEEPS, points
+    from cmru_hw.characterize import characterize as measure
+    from cmru_hw.console import progress_bar
+    from cmru_hw.technology import load_technology
+
+    _check_folder(output)
+    card, names = load_technology(technology), sweep or SWEEPS
+    with progress_bar("points", sum(map(len, points(card, names).values()))) as report:
+        done = measure(card, output, names, workers, report)
+    if as_json:
+        _print_json(done)
+    else:
+        _print_rows(str(output), [(name, f"{count} points") for name, count in done.items()])
+
+
 def _simulate(
     design: Design,
     stimulus: Stimulus,

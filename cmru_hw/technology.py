@@ -69,7 +69,7 @@ class Technology(Strict):
     name: str
     description: str
     models: str  # the model library beside the card; defines nfet and pfet: `d g s b`, W L (m), M, dvt (V)
-    calibration: str  # measured latch thresholds beside the card
+    calibration: str  # folder beside the card with what `characterize` measured
     supply: Positive  # V
     temperature_celsius: float
     unit: Geometry  # every mirror is made of whole numbers of this transistor

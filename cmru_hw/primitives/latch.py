@@ -117,29 +117,64 @@ class LatchCalibration:
         return i_thresh, ratio * i_thresh
 
 
-@lru_cache(maxsize=8)
-def load_calibration(technology_name: str, path: Path, model_hash: str) -> LatchCalibration:
-    """The latch calibration shipped with a card. Raises ConfigError if it was measured on other models."""
+@lru_cache(maxsize=32)
+def load_calibration(
+    technology_name: str, path: Path, model_hash: str, celsius: float, supply: float
+) -> LatchCalibration:
+    """The latch calibration shipped with a card, at a temperature (degrees Celsius) and supply (V).
+
+    Tables were measured over temperature at one supply and over supply at one temperature; what both change
+    is added. Raises ConfigError if it was measured on other models, or not up to that temperature or supply.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        tables = {key: np.array(content[key], dtype=float) for key in LatchCalibration.__dataclass_fields__}
-        found = LatchCalibration(**tables)
+        axes = {key: np.array(content[key], dtype=float) for key in ("threshold", "ratio", "gain")}
+        tables = {(one["celsius"], one["supply"]): one for one in content["tables"]}
+        centre = next(iter(tables))
+        found = {}
+        for key in ("up", "down", "output"):
+            middle = np.array(tables[centre][key], dtype=float)
+            found[key] = middle + sum(
+                _between(tables, key, centre, axis, value, path) - middle
+                for axis, value in enumerate((celsius, supply))
+            )
         measured_on = content["provenance"]["model_hash"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        calibrated = LatchCalibration(**axes, **found)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise ConfigError(f"{path}: not a latch calibration: {error}") from error
     if measured_on != model_hash:
         raise ConfigError(
             f"{path}: was measured on other models than {technology_name}'s "
             f"(hash {measured_on[:12]}, models {model_hash[:12]}); characterize the latch again"
         )
-    return found
+    return calibrated
+
+
+def _between(
+    tables: Mapping[tuple[float, float], Mapping[str, Any]], key: str, centre: tuple[float, float], axis: int,
+    value: float, path: Path,
+) -> Array:  # fmt: skip
+    """A table at a value of one axis, between those measured through the centre."""
+    along = sorted(at for at in tables if at[1 - axis] == centre[1 - axis])
+    grid = np.array([at[axis] for at in along])
+    if not grid[0] - 1e-9 <= value <= grid[-1] + 1e-9:
+        what, unit = (("temperature", "C"), ("supply", "V"))[axis]
+        raise ConfigError(
+            f"{path}: {what}: latches were characterised from {grid[0]:g} to {grid[-1]:g} {unit}, "
+            f"not at {value:g} {unit}"
+        )
+    stack = np.array([tables[at][key] for at in along], dtype=float)
+    k = int(np.clip(np.searchsorted(grid, value) - 1, 0, len(grid) - 2))
+    share = (value - grid[k]) / (grid[k + 1] - grid[k])
+    return np.asarray(stack[k] + share * (stack[k + 1] - stack[k]))
 
 
 def calibration(technology: Technology) -> LatchCalibration:
-    """The latch calibration of a technology."""
+    """The latch calibration of a technology, at its temperature and supply."""
     return load_calibration(
-        technology.name, technology.folder / technology.calibration, technology.model_hash
-    )
+        technology.name, technology.folder / technology.calibration / "latch.json", technology.model_hash,
+        technology.temperature_celsius, technology.supply,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -14,8 +14,9 @@ from typing import Any, ParamSpec
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from cmru_hw.errors import ConfigError
@@ -81,16 +82,22 @@ def png(figure: Figure, dpi: int = 144) -> bytes:
     return buffer.getvalue()
 
 
-def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     @functools.wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with matplotlib.style.context(["default", STYLE]):
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # laid out once, so that drawing it twice gives the same
             return figure
 
-    return styled
+    return drawn
+
+
+def engineering(axis: Axis, unit: str) -> None:
+    """Ticks with prefixes: 100 pA."""
+    axis.set_major_formatter(EngFormatter(unit))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:
@@ -114,7 +121,7 @@ def _array(name: str, values: ArrayLike, *shape: int | None) -> Floats:
     return array
 
 
-@_styled
+@styled
 def hysteresis(
     input_a: ArrayLike,
     output_up_a: ArrayLike,
@@ -144,7 +151,7 @@ def hysteresis(
     return figure
 
 
-@_styled
+@styled
 def waveforms(
     time_s: ArrayLike,
     spice_a: ArrayLike,
@@ -189,7 +196,7 @@ def waveforms(
     return figure
 
 
-@_styled
+@styled
 def states(spice: ArrayLike, behavioral: ArrayLike, names: Sequence[str]) -> Figure:
     """States of some cells at the frames' ends in both models, [frames, n] each, one small panel a cell."""
     count = len(names)
@@ -218,7 +225,7 @@ def states(spice: ArrayLike, behavioral: ArrayLike, names: Sequence[str]) -> Fig
     return figure
 
 
-@_styled
+@styled
 def confusion(matrix: ArrayLike, labels: Sequence[str] | None = None) -> Figure:
     """Counts [true class, decision], shaded by the share of the true class."""
     counts = _array("matrix", matrix, None, None)
@@ -249,7 +256,7 @@ def confusion(matrix: ArrayLike, labels: Sequence[str] | None = None) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def power_breakdown(behavioral: Mapping[str, float], spice: Mapping[str, float] | None = None) -> Figure:
     """Horizontal bars of the power (W) of each "layer/primitive"; a key that one model lacks has no bar."""
     models = {"SPICE": (spice or {}, SPICE), "behavioural": (behavioral, BEHAVIORAL)}
@@ -279,7 +286,7 @@ def power_breakdown(behavioral: Mapping[str, float], spice: Mapping[str, float] 
     return figure
 
 
-@_styled
+@styled
 def accuracy_over_chips(accuracies: ArrayLike, nominal: float, yield_target: float) -> Figure:
     """Histogram of the accuracies (0 to 1) of mismatched chips, with the nominal one and the target."""
     values = 100 * _array("accuracies", accuracies, None)
@@ -307,7 +314,7 @@ def accuracy_over_chips(accuracies: ArrayLike, nominal: float, yield_target: flo
     return figure
 
 
-@_styled
+@styled
 def training_curve(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Losses and accuracies over "step": one row a record, as `history.csv` has them.
 

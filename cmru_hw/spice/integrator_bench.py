@@ -7,8 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -17,7 +16,7 @@ import numpy as np
 from cmru_hw.errors import MappingError
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.integrator import HIGH, LOW, MIDDLE, Copying, Integrator, integrator_geometry
-from cmru_hw.spice.bench import CLOCK, Bench, Run, run_benches
+from cmru_hw.spice.bench import CLOCK, Bench, Run
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Technology
 
@@ -112,8 +111,8 @@ class IntegratorBench(Bench[IntegratorRun]):
         )
 
 
-def measure_copying(technology: Technology, middles: Iterable[float]) -> tuple[Copying, ...]:
-    """What the nominal cell makes of packets at each I_middle (A), fitted to one run each."""
+def copying_bench(technology: Technology, middle: float) -> IntegratorBench:
+    """A run at an I_middle (A) that `copying` is read from."""
     random = np.random.default_rng(1)
     # Up and down through the whole range into both rails, then small and large packets in between.
     moves = np.repeat([0.0, 1.0, -1.0, 1.0], [1, 9, 18, 10])
@@ -123,17 +122,15 @@ def measure_copying(technology: Technology, middles: Iterable[float]) -> tuple[C
         np.concatenate([moves, scattered])[:, None],
         np.concatenate([sizes, random.uniform(0.03, 0.35, 14)])[:, None],
     )
-    benches = [
-        replace(
-            IntegratorBench(technology=technology), rails=each * RANGE, rows=(moves, sizes * each * RANGE)
-        )
-        for each in middles
-    ]
-    return tuple(_copying(bench, run) for bench, run in zip(benches, run_benches(benches), strict=True))
+    rails = middle * RANGE
+    return IntegratorBench(technology=technology, rails=rails, rows=(moves, sizes * rails))
 
 
-def _copying(bench: IntegratorBench, run: IntegratorRun) -> Copying:
-    """Least squares on the steps that stay clear of the rails; the rails, where a step no longer moves."""
+def copying(bench: IntegratorBench, run: IntegratorRun) -> Copying:
+    """What the nominal cell makes of packets at the bench's I_middle.
+
+    Least squares on the steps that stay clear of the rails; the rails, where a step no longer moves.
+    """
     middle = bench.rails / RANGE
     state, (moves, sizes) = run.state[:, 0], (rows[:, 0] for rows in bench.inputs)
     x, step, moved, a = state[1:] / bench.rails, np.diff(state), moves[1:], sizes[1:]

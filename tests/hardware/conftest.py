@@ -52,7 +52,9 @@ def ideal(technologies: Path) -> Technology:
         exact = {"up": 1.0, "down": 1.0, "error": [0.0, 0.0, 0.0], "start": 0.0, "low": -1.0, "high": 1.0}
         copying |= exact
     (folder / "card.yaml").write_text(yaml.safe_dump(card))
-    latch = json.loads((folder / "latch.json").read_text())
-    latch["output"] = [1.0] * len(latch["gain"])
-    (folder / "latch.json").write_text(json.dumps(latch))
+    measured = folder / "calibration" / "latch.json"
+    latch = json.loads(measured.read_text())
+    for table in latch["tables"]:
+        table["output"] = [1.0] * len(latch["gain"])
+    measured.write_text(json.dumps(latch))
     return load_technology("ideal180")

@@ -19,7 +19,7 @@ from cmru_hw.primitives.integrator import Integrator, integrator_geometry
 from cmru_hw.primitives.mirror import Input
 from cmru_hw.primitives.signal import Frame
 from cmru_hw.spice.bench import run_benches
-from cmru_hw.spice.integrator_bench import IntegratorBench, measure_copying
+from cmru_hw.spice.integrator_bench import IntegratorBench, copying, copying_bench
 from cmru_hw.technology import load_technology
 
 GENERIC = load_technology("generic180")
@@ -163,7 +163,8 @@ def test_packets_from_a_hundredth_to_the_whole_range(packet: float) -> None:
 @pytest.mark.slow
 def test_the_card_holds_what_is_measured() -> None:
     known = integrator_geometry(GENERIC).copying[1]
-    (found,) = measure_copying(GENERIC, [known.middle])
+    bench = copying_bench(GENERIC, known.middle)
+    found = copying(bench, bench.run())
     assert found.up == pytest.approx(known.up, abs=5e-4)
     assert found.down == pytest.approx(known.down, abs=5e-4)
     np.testing.assert_allclose(found.error, known.error, atol=1e-4)

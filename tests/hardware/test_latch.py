@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmru_hw.behavioral import BehavioralModel
+from cmru_hw.characterize.latch import measure_hysteresis
 from cmru_hw.design import Design, Facts
 from cmru_hw.errors import ConfigError
 from cmru_hw.primitives.latch import Latch, calibration
 from cmru_hw.primitives.mirror import Input
-from cmru_hw.spice.characterize import measure_hysteresis
 from cmru_hw.spice.netlist import ammeters
 from cmru_hw.spice.ngspice import run
 from cmru_hw.spice.simulate import job
@@ -97,15 +97,15 @@ def test_a_calibration_of_other_models_is_refused(technologies: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"threshold": "a"}'])
 def test_a_damaged_calibration_is_refused(technologies: Path, damage: str) -> None:
-    (technologies / "generic180" / "latch.json").write_text(damage)
+    (technologies / "generic180" / "calibration" / "latch.json").write_text(damage)
     with pytest.raises(ConfigError, match=r"latch\.json"):
         calibration(load_technology("generic180"))
 
 
 def test_a_calibration_with_a_table_of_the_wrong_shape_is_refused(technologies: Path) -> None:
-    path = technologies / "generic180" / "latch.json"
+    path = technologies / "generic180" / "calibration" / "latch.json"
     content = json.loads(path.read_text())
-    content["up"] = content["up"][:-1]
+    content["tables"][0]["up"] = content["tables"][0]["up"][:-1]
     path.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"latch\.json"):
         calibration(load_technology("generic180"))
