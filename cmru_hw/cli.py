@@ -77,6 +77,11 @@ Checked = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=0, help="Inputs of a clocked design to run with two tolerance sets; default all."),
 ]
+Temperature = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="Degrees Celsius; default: as mapped."),
+]
+Supply = Annotated[Optional[float], typer.Option(help="V; default: as mapped.")]  # noqa: UP045
 Partition = Annotated[
     Optional[bool],  # noqa: UP045
     typer.Option(
@@ -217,6 +222,8 @@ def simulate(
     workers: Workers = None,
     checked: Checked = None,
     partition: Partition = None,
+    temperature: Temperature = None,
+    supply: Supply = None,
     as_json: Json = False,
 ) -> None:
     """Simulate a design; writes logits, decisions, states, power and (ngspice) waveforms to an .npz.
@@ -224,7 +231,7 @@ def simulate(
     Example: cmru-hw simulate out/design --input x.npy --engine ngspice -o out/result.npz
     """
     _check_file(output)
-    built, stimulus = _load(design, input)
+    built, stimulus = _load(design, input, temperature, supply)
     keep = _runs_of(output)
     result = _simulate(built, stimulus, engine, workers, chips, seed, keep, checked, partition)
     result.save(output)
@@ -249,6 +256,8 @@ def compare(
     workers: Workers = None,
     checked: Checked = None,
     partition: Partition = None,
+    temperature: Temperature = None,
+    supply: Supply = None,
     as_json: Json = False,
 ) -> None:
     """Agreement of the trained, the behavioural and the SPICE model; every disagreement classified.
@@ -260,7 +269,7 @@ def compare(
     from cmru_hw.nn.network import load_network
 
     _check_file(output)
-    built, stimulus = _load(design, input)
+    built, stimulus = _load(design, input, temperature, supply)
     trained = run_trained(load_network(design), built, stimulus)
     behavioral = _simulate(built, stimulus, Engine.behavioral)
     keep = _runs_of(output)
@@ -299,6 +308,8 @@ def power(
     workers: Workers = None,
     checked: Checked = None,
     partition: Partition = None,
+    temperature: Temperature = None,
+    supply: Supply = None,
     as_json: Json = False,
 ) -> None:
     """Supply power by layer and primitive; without --input, at rest (ten frames of zero input).
@@ -312,11 +323,11 @@ def power(
     from cmru_hw.stimulus import make_stimulus
 
     if input is None:
-        built = load_design(design)
+        built = load_design(design).at(temperature, supply)
         rest = np.zeros((1, 10, built.facts.input_size))
         stimulus = make_stimulus(rest, built.facts.input_size, built.facts.frame_period)
     else:
-        built, stimulus = _load(design, input)
+        built, stimulus = _load(design, input, temperature, supply)
     engines = list(Engine) if engine is None else [engine]
     found: dict[str, Any] = {"input": "at rest" if input is None else str(input)}
     for one in engines:
@@ -343,6 +354,8 @@ def robustness(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     sigma_scale: Annotated[float, typer.Option(min=0.0, help="Factor on the Pelgrom sigma.")] = 1.0,
     yield_target: Annotated[float, typer.Option(help="Accuracy a good chip must reach.")] = 0.9,
+    temperature: Temperature = None,
+    supply: Supply = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy and yield of chips with per-transistor mismatch, on the behavioural model.
@@ -360,7 +373,7 @@ def robustness(
     if (task is None) == (input is None) or (input is None) != (labels is None):
         raise ConfigError("give either --task, or --input and --labels")
     if input is not None and labels is not None:
-        built, stimulus = _load(design, input)
+        built, stimulus = _load(design, input, temperature, supply)
         try:
             with labels.open("rb") as file:
                 truth = np.lib.format.read_array(file, allow_pickle=False)
@@ -369,7 +382,7 @@ def robustness(
     else:
         from cmru_hw.training import TaskConfig, load_task
 
-        built = load_design(design)
+        built = load_design(design).at(temperature, supply)
         split = load_task(validate(TaskConfig, {"name": task}, "--task"), seed).test
         stimulus = make_stimulus(split.x, built.facts.input_size, built.facts.frame_period, split.lengths)
         truth = split.y
@@ -420,11 +433,13 @@ def _runs_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.runs")
 
 
-def _load(design: Path, input: Path) -> tuple[Design, Stimulus]:
+def _load(
+    design: Path, input: Path, temperature: float | None = None, supply: float | None = None
+) -> tuple[Design, Stimulus]:
     from cmru_hw.design import load_design
     from cmru_hw.stimulus import read_stimulus
 
-    built = load_design(design)
+    built = load_design(design).at(temperature, supply)
     stimulus = read_stimulus(input, built.facts.input_size, built.facts.frame_period)
     shortest = float((stimulus.starts[1:] - stimulus.starts[:-1]).min())
     if shortest <= built.facts.ramp:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -54,6 +54,7 @@ class Facts(Strict):
     frame_period: Annotated[float, Field(gt=0)]  # s
     ramp: Annotated[float, Field(gt=0)]  # s, in which inputs move to a new frame's value
     supply: Annotated[float, Field(gt=0)]  # V
+    temperature_celsius: float
     inputs: Annotated[list[str], Field(min_length=2, max_length=2)]  # positive and negative input stage
     outputs: Annotated[
         list[str], Field(min_length=1)
@@ -96,8 +97,24 @@ class Design:
 
     @cached_property
     def technology(self) -> Technology:
-        """The technology card at the design's supply."""
-        return load_technology(self.facts.technology).model_copy(update={"supply": self.facts.supply})
+        """The technology card at the design's supply and temperature."""
+        facts = self.facts
+        return load_technology(facts.technology).at(facts.temperature_celsius, facts.supply)
+
+    def at(self, celsius: float | None = None, supply: float | None = None) -> Design:
+        """The same circuit and currents at another temperature (degrees Celsius) or supply (V).
+
+        Raises ConfigError or MappingError where the technology was not characterised.
+        """
+        facts = self.facts
+        changes = {
+            "temperature_celsius": facts.temperature_celsius if celsius is None else celsius,
+            "supply": facts.supply if supply is None else supply,
+        }
+        found = replace(self, facts=facts.model_copy(update=changes))
+        for memory in found.memories:
+            memory.check_measured(found.technology)
+        return found
 
     @cached_property
     def signals(self) -> dict[str, Stage]:

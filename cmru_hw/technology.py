@@ -8,11 +8,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numba import njit
@@ -78,6 +80,7 @@ class Technology(Strict):
     slope_factor: PerPolarity  # n in I = I0 exp(V_GS / (n U_T))
     gate_voltage_at_1na: PerPolarity  # V_GS of one unit transistor in saturation at 1 nA, V
     output_curve: OutputCurve
+    leakage: PerPolarity  # A of a unit transistor at V_GS = 0
     a_vt_mv_um: PerPolarity  # Pelgrom coefficient of the threshold voltage
     largest_ratio: Positive  # of a weight: output to input current
     largest_unit_current: Positive  # A in one unit transistor of a bias, still in weak inversion
@@ -137,6 +140,24 @@ class Technology(Strict):
             raise MappingError(f"{self.name}: has no {primitive.replace('_', ' ')}; its cells: {known}")
         return validate(model, self.cells[primitive], f"{self.name}: cells.{primitive}")
 
+    def at(self, celsius: float | None = None, supply: float | None = None) -> Technology:
+        """The card at another temperature (degrees Celsius) or supply (V); None: as it is.
+
+        What a transistor does at a temperature is interpolated from `transistor.json`. Raises ConfigError
+        beyond the characterised temperatures, for a supply <= 0, and for a calibration of other models.
+        """
+        changes: dict[str, Any] = {}
+        if supply is not None:
+            if not supply > 0:
+                raise ConfigError(f"supply: must be > 0 V, got {supply:g}")
+            changes["supply"] = supply
+        if celsius is not None and celsius != self.temperature_celsius:
+            heat = _transistors(
+                self.folder / self.calibration / "transistor.json", self.name, self.model_hash
+            )
+            changes |= heat.at(celsius)
+        return self.model_copy(update=changes)
+
     @property
     def folder(self) -> Path:
         """Where the card, its models and its calibration are."""
@@ -151,6 +172,71 @@ class Technology(Strict):
     def model_hash(self) -> str:
         """SHA-256 of the model library; a calibration measured on other models is refused."""
         return hashlib.sha256(self.model_text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class _Transistors:
+    """Unit transistors over temperature, as the `transistor` sweep measured them."""
+
+    path: Path
+    celsius: NDArray[np.float64]
+    volts: list[float]
+    parts: dict[str, dict[str, NDArray[np.float64]]]  # by polarity and quantity, [temperatures, ...]
+
+    def at(self, celsius: float) -> dict[str, Any]:
+        """Fields of a card at a temperature."""
+        low, high = self.celsius[0], self.celsius[-1]
+        if not low - 1e-9 <= celsius <= high + 1e-9:
+            raise ConfigError(
+                f"{self.path}: temperature: transistors were characterised from {low:g} to {high:g} C, "
+                f"not at {celsius:g} C"
+            )
+
+        def between(polarity: str, key: str) -> NDArray[np.float64]:
+            values = self.parts[polarity][key]
+            k = int(np.clip(np.searchsorted(self.celsius, celsius) - 1, 0, len(self.celsius) - 2))
+            share = (celsius - self.celsius[k]) / (self.celsius[k + 1] - self.celsius[k])
+            return np.asarray(values[k] + share * (values[k + 1] - values[k]))
+
+        thermal = BOLTZMANN_OVER_CHARGE * (celsius + ZERO_CELSIUS)
+        each = {
+            key: {polarity: between(polarity, key) for polarity in ("n", "p")} for key in _Transistors.KEYS
+        }
+        slope = {polarity: float(volts) / thermal for polarity, volts in each["volts_a_neper"].items()}
+        leakage = {polarity: float(np.exp(log)) for polarity, log in each["leakage"].items()}
+        return {
+            "temperature_celsius": celsius,
+            "gate_voltage_at_1na": PerPolarity(**{p: float(v) for p, v in each["volts_at_1na"].items()}),
+            "slope_factor": PerPolarity(**slope),
+            "leakage": PerPolarity(**leakage),
+            "output_curve": OutputCurve(
+                volts=self.volts, **{polarity: curve.tolist() for polarity, curve in each["curve"].items()}
+            ),
+        }
+
+    KEYS: ClassVar[tuple[str, ...]] = ("volts_at_1na", "volts_a_neper", "leakage", "curve")
+
+
+@lru_cache(maxsize=8)
+def _transistors(path: Path, name: str, model_hash: str) -> _Transistors:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        parts = {
+            polarity: {key: np.array(content[polarity][key], dtype=float) for key in _Transistors.KEYS}
+            for polarity in ("n", "p")
+        }
+        for part in parts.values():
+            part["leakage"] = np.log(part["leakage"])  # it grows exponentially
+        found = _Transistors(path, np.array(content["celsius"], dtype=float), content["volts"], parts)
+        measured_on = content["provenance"]["model_hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a calibration of transistors: {error}") from error
+    if measured_on != model_hash:
+        raise ConfigError(
+            f"{path}: was measured on other models than {name}'s "
+            f"(hash {measured_on[:12]}, models {model_hash[:12]}); characterize them again"
+        )
+    return found
 
 
 @njit(cache=True)

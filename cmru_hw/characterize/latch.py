@@ -21,7 +21,7 @@ from cmru_hw.spice.job import LATCH, Job, Transient
 from cmru_hw.spice.netlist import ammeters, build, includes, initial_voltages
 from cmru_hw.spice.ngspice import run
 from cmru_hw.spice.rawfile import RawData
-from cmru_hw.technology import Technology
+from cmru_hw.technology import Technology, load_technology
 
 THRESHOLDS = np.geomspace(3e-11, 1e-8, 11)  # A
 RATIOS = np.array(
@@ -68,10 +68,10 @@ def bench(
         technology=technology.name, unit="fq_bmru", boundary="core", pool="last", num_classes=count,
         input_size=count, unit_current=1e-9, logit_scale=1.0, quiescent_current=0.0,
         frame_period=sweep / 2, ramp=sweep / 4,
-        supply=technology.supply, inputs=["candidate", "candidate"], outputs=["latch"],
-        states=["latch"],
+        supply=technology.supply, temperature_celsius=load_technology(technology.name).temperature_celsius,
+        inputs=["candidate", "candidate"], outputs=["latch"], states=["latch"],
     )  # fmt: skip
-    design = Design(facts, (candidate, latch))
+    design = Design(facts, (candidate, latch))  # the temperature is the job's: no calibration is needed
     bottom, top = _sweep_range(i_threshold, i_width)
     times = np.array([0.0, sweep / 2, sweep])
     waves = [np.column_stack([times, [low, high, low]]) for low, high in zip(bottom, top, strict=True)]

@@ -64,6 +64,7 @@ def map_network(
         num_classes=config.num_classes, input_size=config.input_size, unit_current=choices.unit_current,
         logit_scale=1.0 if core else logit_factor, quiescent_current=choices.quiescent_current,
         frame_period=choices.frame_period, ramp=_ramp(config, choices), supply=technology.supply,
+        temperature_celsius=technology.temperature_celsius,
         inputs=[stage.name for stage in stages if isinstance(stage, Input)], outputs=outputs,
         states=[stage.name for stage in stages if isinstance(stage, Memory)],
     )  # fmt: skip

@@ -126,7 +126,7 @@ class IntegratorGeometry(Strict):
     packet_weight: float  # of one at a packet's
     clock: float  # F that the edges of p1 charge every frame
     moved: float  # F that logic charges in a frame with a decision
-    leakage: float  # A of the logic
+    leakage: float  # of the logic, in those of an nMOS unit transistor
 
 
 def integrator_geometry(technology: Technology) -> IntegratorGeometry:
@@ -252,6 +252,12 @@ class Integrator(Memory):
         if abs(technology.supply / geometry.supply - 1) > 0.01:
             raise MappingError(
                 f"{self.name}: measured at {geometry.supply:g} V, but the supply is {technology.supply:g} V"
+            )
+        celsius = {at for at, _ in geometry.droop}
+        if not min(celsius) <= technology.temperature_celsius <= max(celsius):
+            raise MappingError(
+                f"{self.name}: measured from {min(celsius):g} to {max(celsius):g} C, but the temperature is "
+                f"{technology.temperature_celsius:g} C"
             )
         smallest, largest = rails_range(technology)
         if (wrong := (self.rails < smallest) | (self.rails > largest)).any():
@@ -444,7 +450,7 @@ class Integrator(Memory):
         tracked = 1 - clock.equalised - clock.strobe / clock.frame_period
         flowing = (3 + self.copied) * mean + self.i_reference + a * (3 + tracked * (decision > 0))
         charged = geometry.moved * (decision != 0) * supply / clock.frame_period
-        return (flowing + charged + geometry.leakage).sum(-1)
+        return (flowing + charged + geometry.leakage * technology.leakage.n).sum(-1)
 
     def clock_current(self, frame_period: float, supply: float, technology: Technology) -> float:
         """Current (A) that the clock's drivers take from the supply for the row."""

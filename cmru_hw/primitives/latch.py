@@ -224,6 +224,10 @@ class Latch(Memory, Decider):
         for j in range(self.size):
             yield Load(self.candidate, gate(self.candidate, j), "p", technology.latch_units)
 
+    def check_measured(self, technology: Technology) -> None:
+        """Raises ConfigError for a temperature or supply without a calibration."""
+        calibration(technology)
+
     def start(self, currents: Any = None) -> Array:
         """The initial states."""
         return np.where(self.initial_state > 0, 1.0, self.lowest)

@@ -63,8 +63,8 @@ class Draw(Strict):
     held: float  # F that its own logic charges every frame
     decided: float  # F more in a frame with a decision
     moved: float  # F more in a frame whose decision moves the state
-    leakage: float  # A
-    leakage_a_latch: float  # A
+    leakage: float  # in those of an nMOS unit transistor
+    leakage_a_latch: float
 
 
 class BankGeometry(Strict):
@@ -267,7 +267,7 @@ class LatchBank(Memory):
         """Current from the supply (A): the output, what logic and moves charge, leakage; not the clock's."""
         draw = self._draw(technology)
         charged = draw.held + draw.decided * (decision != 0) + draw.moved * (state != before)
-        leakage = draw.leakage + self.latches * draw.leakage_a_latch
+        leakage = (draw.leakage + self.latches * draw.leakage_a_latch) * technology.leakage.n
         return (output * (1 + self.copied) + charged * supply / frame_period + leakage).sum(-1)
 
     def clock_current(self, frame_period: float, supply: float, technology: Technology) -> float:

@@ -249,6 +249,9 @@ class Memory(Signal):
     def start(self, currents: Any = None) -> Array:
         """The initial state, [size]."""
 
+    def check_measured(self, technology: Technology) -> None:
+        """Raises an error where the technology was not characterised for the stage."""
+
     @property
     def absent(self) -> float:
         """What stands in a result for the state past an input's end."""

@@ -144,6 +144,7 @@ def one_latch(technology: str) -> Design:
     facts = Facts(
         technology=technology, unit="fq_bmru", boundary="full", pool="last", num_classes=1, input_size=1,
         unit_current=NANO, logit_scale=1.0, quiescent_current=0.0, frame_period=1e-2, ramp=1e-4, supply=0.8,
+        temperature_celsius=27.0,
         inputs=["input_pos", "input_neg"], outputs=["readout_pos"], states=["layer0_latch"],
     )  # fmt: skip
     return Design(facts, stages)

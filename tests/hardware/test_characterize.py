@@ -9,15 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hardware_networks import random_input
+from test_clocked_mapping import small
 
 import cmru_hw.characterize as package
+from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.characterize import SWEEPS, characterize, points
 from cmru_hw.characterize.latch import bench, hysteresis
 from cmru_hw.characterize.point import AT, Point
-from cmru_hw.errors import ConfigError, SimulationError
+from cmru_hw.errors import ConfigError, MappingError, SimulationError
+from cmru_hw.mapping import MappingConfig, map_network
 from cmru_hw.primitives.latch import calibration
 from cmru_hw.spice.job import Job, OperatingPoint
 from cmru_hw.spice.ngspice import run
+from cmru_hw.spice.simulate import simulate
+from cmru_hw.stimulus import make_stimulus
 from cmru_hw.technology import Technology, load_technology
 
 GENERIC = load_technology("generic180")
@@ -166,3 +172,58 @@ def test_a_latch_outside_the_characterised_range_is_refused(
     technology: Technology = GENERIC.model_copy(update=changes)
     with pytest.raises(ConfigError, match=complaint):
         calibration(technology)
+
+
+# --- designs at another temperature or supply ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("celsius", "supply"), [(85.0, 0.8), (-20.0, 0.8), (27.0, 0.7)])
+def test_a_design_elsewhere_is_the_one_in_ngspice(celsius: float, supply: float) -> None:
+    """Candidates a third as far off as without the calibration; states and power the same."""
+    network, mapping = small("bmru", seed=1)
+    design = map_network(network, GENERIC, MappingConfig(**mapping))[0]
+    moved = design.at(celsius, supply)
+    stimulus = make_stimulus(2 * random_input(1, batch=1, frames=4), 3, 1e-2)
+    spice = simulate(moved, stimulus, checked=0)
+    model, nominal = (BehavioralModel(one).run(stimulus) for one in (moved, design))
+    off, off_nominal = (
+        np.nanmax(np.abs(one.candidates[0] - spice.candidates[0])) for one in (model, nominal)
+    )
+    assert off < 0.45 * off_nominal
+    np.testing.assert_array_equal(model.states[0], spice.states[0])
+    np.testing.assert_allclose(model.supply_power, spice.supply_power, rtol=0.02)
+
+
+def test_a_technology_at_its_own_temperature_is_itself() -> None:
+    assert GENERIC.at(27.0, 0.8) == GENERIC
+    assert GENERIC.at() == GENERIC
+
+
+def test_a_transistor_leaks_more_when_hot() -> None:
+    """Between tables the logarithm is interpolated: at 40 C between 27 and 60 C."""
+    leakage = [GENERIC.at(celsius).leakage.n for celsius in (27.0, 40.0, 60.0)]
+    share = np.log(leakage[1] / leakage[0]) / np.log(leakage[2] / leakage[0])
+    assert share == pytest.approx(13 / 33, rel=1e-3)  # the card's own is rounded
+    assert leakage[2] / leakage[0] > 3
+
+
+@pytest.mark.parametrize(
+    ("celsius", "supply", "complaint"),
+    [
+        (90.0, 0.8, "temperature: transistors were characterised from -20 to 85 C, not at 90 C"),
+        (27.0, 0.0, "supply: must be > 0 V"),
+    ],
+)
+def test_a_technology_elsewhere_than_characterised_is_refused(
+    celsius: float, supply: float, complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        GENERIC.at(celsius, supply)
+
+
+def test_an_integrator_elsewhere_than_measured_is_refused() -> None:
+    network, mapping = small("alpha_cmru")
+    design = map_network(network, GENERIC, MappingConfig(**mapping))[0]
+    for celsius, supply, complaint in ((27.0, 0.7, "measured at 0.8 V"), (-20.0, 0.8, "from 27 to 85 C")):
+        with pytest.raises(MappingError, match=complaint):
+            design.at(celsius, supply)

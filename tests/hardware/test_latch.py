@@ -134,7 +134,8 @@ def row_of_latches(count: int) -> Design:
     facts = Facts(
         technology="generic180", unit="fq_bmru", boundary="full", pool="last", num_classes=count,
         input_size=count, unit_current=NANO, logit_scale=1.0, quiescent_current=0.0, frame_period=FRAME,
-        ramp=0.999 * FRAME, supply=0.8, inputs=["candidate", "unused"], outputs=["latch"], states=[],
+        ramp=0.999 * FRAME, supply=0.8, temperature_celsius=27.0,
+        inputs=["candidate", "unused"], outputs=["latch"], states=[],
     )  # fmt: skip
     return Design(facts, stages)
 

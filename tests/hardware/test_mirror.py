@@ -53,7 +53,7 @@ def mirrors() -> Design:
     facts = Facts(
         technology="generic180", unit="fq_bmru", boundary="full", pool="last", num_classes=4, input_size=3,
         unit_current=NANO, logit_scale=1.0, quiescent_current=QUIESCENT, frame_period=1e-2, ramp=1e-4,
-        supply=0.8, inputs=["in_n", "in_p"], outputs=list(OUTPUTS), states=[],
+        supply=0.8, temperature_celsius=27.0, inputs=["in_n", "in_p"], outputs=list(OUTPUTS), states=[],
     )  # fmt: skip
     return Design(facts, tuple(stages))
 

@@ -296,6 +296,7 @@ def test_noise_of_a_branch_is_the_same_in_both_engines() -> None:
     facts = Facts(
         technology="generic180", unit="fq_bmru", boundary="full", pool="mean", num_classes=8, input_size=8,
         unit_current=1e-9, logit_scale=1.0, quiescent_current=0.0, frame_period=1e-4, ramp=1e-5, supply=0.8,
+        temperature_celsius=27.0,
         inputs=["in_pos", "in_neg"], outputs=["out"], states=[],
     )  # fmt: skip
     design, stimulus = Design(facts, rows), make_stimulus(np.ones((1, 100, 8)), 8, 1e-4)
