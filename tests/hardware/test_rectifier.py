@@ -31,7 +31,8 @@ def facts(size: int, common: float, period: float, outputs: list[str], states: l
     return Facts(
         technology="generic180", unit="cmru", boundary="full", pool="last", num_classes=size,
         input_size=size, unit_current=NANO, logit_scale=1.0, quiescent_current=common * NANO,
-        frame_period=period, ramp=5e-5, supply=0.8, temperature_celsius=27.0, inputs=["in_pos", "in_neg"], outputs=outputs,
+        frame_period=period, ramp=5e-5, supply=0.8,
+        temperature_celsius=27.0, inputs=["in_pos", "in_neg"], outputs=outputs,
         states=states,
     )  # fmt: skip
 
