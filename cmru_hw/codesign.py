@@ -19,7 +19,6 @@ from cmru_hw.analysis.agreement import agreement, run_trained, select
 from cmru_hw.analysis.findings import Findings
 from cmru_hw.analysis.robustness import chip_accuracies, summarize
 from cmru_hw.behavioral import BehavioralModel
-from cmru_hw.characterize.latch import measure_hysteresis
 from cmru_hw.config import Strict, load, packaged, validate, write_atomically
 from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
@@ -30,6 +29,7 @@ from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.latch import Latch
 from cmru_hw.report.codesign import write_codesign_report
 from cmru_hw.scaling import has_free_factors
+from cmru_hw.spice.latch_bench import measure_hysteresis
 from cmru_hw.spice.ngspice import find_ngspice
 from cmru_hw.spice.simulate import job, simulate, write_deck
 from cmru_hw.stimulus import Stimulus, make_stimulus

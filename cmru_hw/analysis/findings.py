@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from cmru_hw.analysis.agreement import Agreement, Trained
 from cmru_hw.analysis.power import power
 from cmru_hw.analysis.robustness import Robustness
-from cmru_hw.characterize.latch import Hysteresis
 from cmru_hw.design import Design
 from cmru_hw.mapping import MappingReport
 from cmru_hw.primitives.device import Array
 from cmru_hw.result import Result
+from cmru_hw.spice.latch_bench import Hysteresis
 from cmru_hw.stimulus import Stimulus
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from cmru_hw import __version__
+from cmru_hw.characterize import comparator, integrator, latch, latch_bank, mirror, transistor
 from cmru_hw.characterize.point import Point, Row
 from cmru_hw.config import write_atomically
 from cmru_hw.errors import ConfigError, SimulationError
@@ -23,7 +23,15 @@ from cmru_hw.report.plots import svg
 from cmru_hw.spice.ngspice import find_ngspice, imap
 from cmru_hw.technology import Technology
 
-SWEEPS = ("transistor", "mirror", "latch", "comparator", "latch_bank", "integrator")
+_MODULES: dict[str, Any] = {
+    "transistor": transistor,
+    "mirror": mirror,
+    "latch": latch,
+    "comparator": comparator,
+    "latch_bank": latch_bank,
+    "integrator": integrator,
+}
+SWEEPS = tuple(_MODULES)
 
 
 def points(technology: Technology, sweeps: Sequence[str]) -> dict[str, list[Point]]:
@@ -65,7 +73,7 @@ def _after(progress: Callable[[int], None] | None, before: int) -> Callable[[int
 
 
 def _sweep(name: str) -> Any:
-    return import_module(f"cmru_hw.characterize.{name}")
+    return _MODULES[name]
 
 
 def provenance(technology: Technology) -> dict[str, Any]:

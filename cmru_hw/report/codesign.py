@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cmru_hw.analysis.findings import Findings
-from cmru_hw.characterize.latch import Hysteresis
 from cmru_hw.config import write_atomically
 from cmru_hw.design import Design
 from cmru_hw.primitives.latch import Latch
@@ -25,6 +24,7 @@ from cmru_hw.report.plots import (
     svg,
     waveforms,
 )
+from cmru_hw.spice.latch_bench import Hysteresis
 
 PANELS = 3  # currents of each kind in the waveform figure
 

@@ -15,12 +15,12 @@ from test_clocked_mapping import small
 import cmru_hw.characterize as package
 from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.characterize import SWEEPS, characterize, points
-from cmru_hw.characterize.latch import bench, hysteresis
 from cmru_hw.characterize.point import AT, Point
 from cmru_hw.errors import ConfigError, MappingError, SimulationError
 from cmru_hw.mapping import MappingConfig, map_network
 from cmru_hw.primitives.latch import calibration
 from cmru_hw.spice.job import Job, OperatingPoint
+from cmru_hw.spice.latch_bench import bench, hysteresis
 from cmru_hw.spice.ngspice import run
 from cmru_hw.spice.simulate import simulate
 from cmru_hw.stimulus import make_stimulus

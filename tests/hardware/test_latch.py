@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmru_hw.behavioral import BehavioralModel
-from cmru_hw.characterize.latch import measure_hysteresis
 from cmru_hw.design import Design, Facts
 from cmru_hw.errors import ConfigError
 from cmru_hw.primitives.latch import Latch, calibration
 from cmru_hw.primitives.mirror import Input
+from cmru_hw.spice.latch_bench import measure_hysteresis
 from cmru_hw.spice.netlist import ammeters
 from cmru_hw.spice.ngspice import run
 from cmru_hw.spice.simulate import job
