@@ -354,6 +354,7 @@ def robustness(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     sigma_scale: Annotated[float, typer.Option(min=0.0, help="Factor on the Pelgrom sigma.")] = 1.0,
     yield_target: Annotated[float, typer.Option(help="Accuracy a good chip must reach.")] = 0.9,
+    workers: Annotated[Optional[int], typer.Option(min=1, help="Threads; default one a core.")] = None,  # noqa: UP045
     temperature: Temperature = None,
     supply: Supply = None,
     as_json: Json = False,
@@ -391,7 +392,7 @@ def robustness(
     if truth.min() < 0 or truth.max() >= built.facts.num_classes:
         raise ConfigError(f"{labels}: classes must be within 0 and {built.facts.num_classes - 1}")
     with progress_bar("chips", chips) as report:
-        accuracies = chip_accuracies(built, stimulus, truth, range(chips), seed, sigma_scale, report)
+        accuracies = chip_accuracies(built, stimulus, truth, range(chips), seed, sigma_scale, report, workers)
     found = summarize(accuracies, seed, sigma_scale, yield_target).to_json()
     if as_json:
         _print_json(found)

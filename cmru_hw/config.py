@@ -70,6 +70,11 @@ def load(model: type[Model], path: Path) -> Model:
     return validate(model, read_yaml(path), path)
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Write a file so that a reader sees the old content or the new, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

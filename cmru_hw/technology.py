@@ -239,7 +239,7 @@ def _transistors(path: Path, name: str, model_hash: str) -> _Transistors:
     return found
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _raised(
     current: NDArray[np.float64], units: float, first: float, step: float, table: NDArray[np.float64]
 ) -> NDArray[np.float64]:

@@ -280,7 +280,7 @@ def _on_curve(curve: Array, volts: float) -> tuple[float, float]:
     return curve[k] + (at - k) * rise, rise * 1e3
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def settle(
     plus: Array, minus: Array, units: int, slope: float, volts_at_1na: float, supply: float,
     diode_curve: Array, plus_curve: Array, minus_curve: Array,

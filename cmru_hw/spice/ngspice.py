@@ -27,6 +27,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from cmru_hw.config import cores
 from cmru_hw.errors import ConfigError, SimulationError, SimulatorNotFound
 from cmru_hw.spice.job import DECK, ERR, LADDER, OUT, RAW, Job, refuse_commands
 from cmru_hw.spice.rawfile import Floats, Incomplete, RawData, read_raw
@@ -288,7 +289,7 @@ def drive(
     """
     program, _ = find_ngspice()
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = cores()
     if workers < 1:
         raise ConfigError(f"workers must be 1 or more, got {workers}")
     processes = _Processes()

@@ -35,6 +35,15 @@ def test_accuracy_of_a_chip_does_not_depend_on_how_many_run_at_a_time(
     assert np.array_equal(later, found[0][[7, 3]])
 
 
+def test_accuracy_of_a_chip_does_not_depend_on_the_number_of_threads() -> None:
+    found = [
+        chip_accuracies(DESIGN, STIMULUS, NOMINAL, range(30), seed=1, sigma_scale=4.0, workers=workers)
+        for workers in (1, 2, 3)
+    ]
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
 def test_without_mismatch_every_chip_is_the_nominal_one() -> None:
     labels = NOMINAL.copy()
     labels[:4] = 1 - labels[:4]
