@@ -18,6 +18,7 @@ from cmru_hw.primitives.noise_source import Noise
 from cmru_hw.primitives.signal import Frame, over_batch
 from cmru_hw.result import Result
 from cmru_hw.stimulus import Stimulus
+from cmru_hw.variation import chip_count
 
 ROWS = 8192
 """Of a block, about: chips times inputs times frames. Many enough for NumPy, few enough for a cache."""
@@ -39,10 +40,7 @@ class BehavioralModel:
         self.design = design
         self._noise, self._seed = design.named(noise or {}), seed
         given = shifts or {}
-        self._chips = 1
-        if given and given.keys() >= (arrays := design.devices()).keys():
-            name = next(iter(arrays))
-            self._chips = len(given[name]) if given[name].ndim > arrays[name].units.ndim else 1
+        self._chips = chip_count(design, given) or 1
         self._currents: dict[str, Any] = {
             stage.name: stage.currents(design.signals, given, design.technology) for stage in design.stages
         }

@@ -8,7 +8,7 @@ import numpy as np
 
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
-from cmru_hw.primitives.device import Array
+from cmru_hw.primitives.device import Array, Shifts
 
 
 def draw(design: Design, chips: Sequence[int], seed: int, scale: float = 1.0) -> dict[str, Array]:
@@ -29,6 +29,14 @@ def draw(design: Design, chips: Sequence[int], seed: int, scale: float = 1.0) ->
     return shifts
 
 
-def one_chip(shifts: dict[str, Array], row: int) -> dict[str, Array]:
+def chip_count(design: Design, shifts: Shifts) -> int | None:
+    """How many chips shifts are of; None if they are one chip's, without an axis for it."""
+    for name, array in design.devices().items():
+        if name in shifts:
+            return len(shifts[name]) if shifts[name].ndim > array.units.ndim else None
+    return None
+
+
+def one_chip(shifts: Shifts, row: int) -> dict[str, Array]:
     """The shifts of a single chip of a draw, as the netlist takes them."""
     return {name: array[row] for name, array in shifts.items()}

@@ -33,6 +33,7 @@ from cmru_hw.spice.ngspice import Steps, drive, find_ngspice
 from cmru_hw.spice.partition import Waves, run_parts
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.stimulus import Stimulus
+from cmru_hw.variation import chip_count, one_chip
 
 POINTS_A_FRAME = 20  # of the waveforms that are kept
 STEPS_A_FRAME = 10  # at least
@@ -164,13 +165,9 @@ def simulate(
 
 def _chips(design: Design, shifts: Shifts | None) -> tuple[list[Shifts | None], bool]:
     """The chips that shifts are of, and whether they have an axis for it."""
-    if not shifts:
-        return [None], False
-    arrays = design.devices()
-    if not any(shifts[name].ndim > array.units.ndim for name, array in arrays.items()):
+    if not shifts or (count := chip_count(design, shifts)) is None:
         return [shifts], False
-    count = len(next(iter(shifts.values())))
-    return [{name: array[k] for name, array in shifts.items()} for k in range(count)], True
+    return [one_chip(shifts, k) for k in range(count)], True
 
 
 def _refuse_disagreement(design: Design, name: str, loose: Run, tight: Run) -> None:
