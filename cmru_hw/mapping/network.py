@@ -116,6 +116,11 @@ def check_mappable(config: NetworkConfig, choices: MappingConfig) -> None:
         raise MappingError(
             f"mapping.accumulator: layers.0.unit is a {config.unit}, which latches hold, not an integrator"
         )
+    if choices.accumulator == "latch_bank" and not is_clocked(config, choices):
+        raise MappingError(
+            f"mapping.accumulator: layers.0.unit is a {config.unit} on 9T latches, which are no latch_bank; "
+            "give latch: clocked or leave it out"
+        )
     if choices.accumulator == "latch_bank" and config.unit == "alpha_cmru":
         raise MappingError(
             "mapping.accumulator: layers.0.unit is an alpha_cmru, whose state is not quantised: "

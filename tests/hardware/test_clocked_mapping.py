@@ -167,6 +167,12 @@ def test_a_threshold_of_zero_is_refused_by_layer_and_unit(generic: Technology) -
         ({"unit": "bmru"}, {"frame_period": 4e-3, "ramp": 1e-3}, "mapping.ramp: layers.0.unit decides"),
         ({"unit": "bmru"}, {"accumulator": "integrator"}, "layers.0.unit is a bmru"),
         (
+            {"unit": "fq_bmru"},
+            {"accumulator": "latch_bank"},
+            "fq_bmru on 9T latches, which are no latch_bank",
+        ),
+        ({"unit": "bmru"}, {"accumulator": "latch_bank", "latch": "9t"}, "bmru on 9T latches"),
+        (
             {"unit": "alpha_cmru", "rails": 4.0},
             {"accumulator": "latch_bank"},
             "layers.0.unit is an alpha_cmru",
