@@ -1,0 +1,94 @@
+"""How long ngspice takes for a network in one deck and in parts; prints one JSON object.
+
+    python benchmarks/spice.py --cells 2 4 8 16 --frames 6
+
+CMRU networks of one layer with random weights, both ways in turn on one core, `--rounds` times; the ratio is
+that of the medians, and `spread` the smallest and largest ratio of a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from cmru_hw import __version__
+from cmru_hw.design import Design
+from cmru_hw.mapping import MappingConfig, map_network
+from cmru_hw.nn.network import Network, NetworkConfig
+from cmru_hw.spice.ngspice import find_ngspice
+from cmru_hw.spice.simulate import simulate
+from cmru_hw.stimulus import make_stimulus
+from cmru_hw.technology import load_technology
+
+
+def random_design(cells: int, levels: int) -> Design:
+    """A CMRU network whose counters move: thresholds of half a unit, inputs of the order of one."""
+    torch.manual_seed(cells)
+    config = NetworkConfig(
+        unit="cmru", levels=levels, input_size=8, model_size=8, hidden_size=cells, num_layers=1,
+        num_classes=4, skip=False,
+    )  # fmt: skip
+    network = Network(config)
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if name.endswith("threshold"):
+                value.fill_(0.5)
+            elif name.endswith("initial_state"):
+                value.zero_()
+            elif name.endswith("gain"):
+                value.fill_(0.3)
+    return map_network(network.eval(), load_technology("generic180"), MappingConfig())[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--cells", type=int, nargs="*", default=[2, 4, 8, 16])
+    parser.add_argument("--levels", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    rows = []
+    for cells in given.cells:
+        design = random_design(cells, given.levels)
+        x = np.random.default_rng(0).normal(0, 1, (1, given.frames, 8))
+        stimulus = make_stimulus(x, 8, design.facts.frame_period)
+        seconds: dict[bool, list[float]] = {False: [], True: []}
+        states = {}
+        for _ in range(given.rounds):
+            for partition in (False, True):
+                began = time.perf_counter()
+                result = simulate(design, stimulus, workers=1, checked=0, partition=partition)
+                seconds[partition].append(time.perf_counter() - began)
+                states[partition] = result.states[0]
+        ratios = [flat / parted for flat, parted in zip(seconds[False], seconds[True], strict=True)]
+        rows.append(
+            {
+                "cells": cells,
+                "unit_transistors": design.transistors,
+                "flat_s_a_frame": statistics.median(seconds[False]) / given.frames,
+                "parted_s_a_frame": statistics.median(seconds[True]) / given.frames,
+                "ratio": statistics.median(seconds[False]) / statistics.median(seconds[True]),
+                "spread": [min(ratios), max(ratios)],
+                "states_differ": int((states[False] != states[True]).sum()),
+            }
+        )
+    machine = {
+        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+        "load": os.getloadavg()[0], "ngspice": find_ngspice()[1], "cmru_hw": __version__,
+    }  # fmt: skip
+    print(
+        json.dumps(
+            {"levels": given.levels, "frames": given.frames, "rows": rows, "machine": machine}, indent=1
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
