@@ -43,8 +43,22 @@ class BankClock:
     P1_FALL: ClassVar[float] = 0.90
     SETTLE: ClassVar[float] = 0.57  # of the span, at least: time for currents before a layer, after the last
     LONGEST: ClassVar[float] = 4e-3  # s: a longer span would only take from the time that currents have
-    PIECES: ClassVar[int] = 12  # of pe's fall
-    AFTER: ClassVar[tuple[float, ...]] = (1, 2, 4, 6, 10, 16, 24)  # points after it, in pieces
+    PIECES: ClassVar[int] = 30  # of pe's fall
+    AFTER: ClassVar[tuple[float, ...]] = (
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        8,
+        10,
+        14,
+        20,
+        30,
+        50,
+        80,
+    )  # points after it, in pieces
     SHORTEST: ClassVar[float] = 0.6e-3  # s: the span at which the bank was counted in ngspice
 
     def __post_init__(self) -> None:

@@ -278,6 +278,6 @@ def test_every_clocked_network_is_the_same_chip_in_ngspice(generic: Technology, 
         spice = simulate(design, stimulus, shifts)
         model = BehavioralModel(design, chips or None).run(stimulus)
         states = model.states[0][0] if chips else model.states[0]
-        assert (states == spice.states[0]).mean() >= 0.95
+        assert (np.abs(states - spice.states[0]) < 0.5).mean() >= 0.95
         power = model.supply_power[0] if chips else model.supply_power
         np.testing.assert_allclose(spice.supply_power, power, rtol=0.04)
