@@ -66,7 +66,7 @@ class OutputCurve(Strict):
 
 
 class Technology(Strict):
-    """The card. SI units, except W and L (um), A_VT (mV um) and temperature (degrees Celsius)."""
+    """The card. SI units, except W and L (um), A_VT (mV um), A_beta (% um) and temperature (degrees Celsius)."""
 
     name: str
     description: str
@@ -82,6 +82,7 @@ class Technology(Strict):
     output_curve: OutputCurve
     leakage: PerPolarity  # A of a unit transistor at V_GS = 0
     a_vt_mv_um: PerPolarity  # Pelgrom coefficient of the threshold voltage
+    a_beta_percent_um: PerPolarity  # and of the current factor
     largest_ratio: Positive  # of a weight: output to input current
     largest_unit_current: Positive  # A in one unit transistor of a bias, still in weak inversion
     latch_capacitance: list[Annotated[float, Field(ge=0)]]  # F on v0, by layer; the last serves later ones

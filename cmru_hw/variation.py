@@ -1,4 +1,4 @@
-"""Chips: one seeded draw of a threshold shift for every transistor of a design."""
+"""Chips: one seeded draw of a threshold and a current factor for every transistor of a design."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from cmru_hw.primitives.device import Array, Shifts
 
 
 def draw(design: Design, chips: Sequence[int], seed: int, scale: float = 1.0) -> dict[str, Array]:
-    """Threshold shifts (V) of the numbered chips, by `{stage}.{part}`, each [chips, ...].
+    """Shifts (V) of the numbered chips, by `{stage}.{part}`, each [chips, ...]; sigmas times `scale`.
 
-    Gaussian with the Pelgrom sigma A_VT / sqrt(W L M) of each transistor times `scale`. Chip k of a seed
-    is the same chip in every call, whichever others are drawn with it. Raises ConfigError for scale < 0.
+    Chip k of a seed is the same chip in every call, whichever others are drawn with it. Raises ConfigError
+    for scale < 0.
     """
     if not scale >= 0:
         raise ConfigError(f"mismatch: scale must be >= 0, got {scale}")
     devices = design.devices()
-    sigmas = {name: scale * array.sigma_vt(design.technology) for name, array in devices.items()}
-    shifts = {name: np.empty((len(chips), *sigma.shape)) for name, sigma in sigmas.items()}
+    technology = design.technology
+    shifts = {name: np.empty((len(chips), *array.units.shape)) for name, array in devices.items()}
     for row, chip in enumerate(chips):
         generator = np.random.default_rng([seed, chip])
-        for name, sigma in sigmas.items():
-            shifts[name][row] = sigma * generator.standard_normal(sigma.shape)
+        for name, array in devices.items():
+            shifts[name][row] = array.drawn(generator, technology, scale)
     return shifts
 
 

@@ -12,8 +12,12 @@ from cmru_hw.technology import Geometry, Polarity, Technology
 
 Array = NDArray[np.float64]
 Units = NDArray[np.int64]
-# Threshold shift (V, positive = weaker) of every transistor of one part, or of every chip's: [chips, ...].
 Shifts = Mapping[str, Array]
+"""Threshold shift (V, positive = weaker) of every transistor by part, or of every chip's: [chips, ...].
+
+A current factor off by e counts as one of -n U_T e: in weak inversion, where I ~ factor exp(V_GS / (n U_T)),
+the two are the same.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +38,19 @@ class DeviceArray:
         """Active (gate) area in m^2."""
         return self.count * self.geometry.w_um * self.geometry.l_um * 1e-12
 
-    def sigma_vt(self, technology: Technology) -> Array:
-        """Pelgrom: A_VT / sqrt(W L M) in V, 0 where there is no transistor."""
-        area_um2 = self.geometry.w_um * self.geometry.l_um * self.units
-        a_vt = technology.a_vt_mv_um.of(self.polarity) * 1e-3
-        return np.where(self.units > 0, a_vt / np.sqrt(np.maximum(area_um2, 1e-12)), 0.0)
+    def drawn(self, random: np.random.Generator, technology: Technology, scale: float = 1.0) -> Array:
+        """One draw of the transistors' shifts (V), [...]; 0 where there is none.
+
+        Pelgrom: thresholds and current factors, independent, of sigma A_VT / sqrt(W L M) and
+        A_beta / sqrt(W L M), times `scale`. A generator in the same state gives the same transistors at
+        every temperature.
+        """
+        area_um2 = self.geometry.w_um * self.geometry.l_um * np.maximum(self.units, 1)
+        threshold, factor = random.standard_normal((2, *self.units.shape)) * scale / np.sqrt(area_um2)
+        slope = technology.slope_factor.of(self.polarity) * technology.thermal_voltage
+        volts = 1e-3 * technology.a_vt_mv_um.of(self.polarity) * threshold
+        volts -= slope * 1e-2 * technology.a_beta_percent_um.of(self.polarity) * factor
+        return np.where(self.units > 0, volts, 0.0)
 
 
 def strength(shift: Array | float, polarity: Polarity, technology: Technology) -> Array:

@@ -164,8 +164,9 @@ class Bench(ABC, Generic[R]):
     def draw(self, seed: int, scale: float = 1.0) -> dict[str, Array]:
         """Threshold shifts of one mismatched chip a cell (V)."""
         random = np.random.default_rng(seed)
-        sigmas = {name: scale * array.sigma_vt(self.technology) for name, array in self.devices().items()}
-        return {name: sigma * random.standard_normal(sigma.shape) for name, sigma in sigmas.items()}
+        return {
+            name: array.drawn(random, self.technology, scale) for name, array in self.devices().items()
+        }
 
     def mismatched(self, seed: int, scale: float = 1.0) -> Self:
         """The same bench with every cell a chip of its own."""

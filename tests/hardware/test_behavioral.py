@@ -61,20 +61,34 @@ def test_zero_sigma_is_the_nominal_design(design: Design, stimulus: Stimulus) ->
             assert np.array_equal(chips.states[layer][chip], states)
 
 
-def test_drawn_thresholds_have_the_pelgrom_sigma(design: Design, generic: Technology) -> None:
-    """sigma = A_VT / sqrt(W L M), computed here from the card; 4000 samples know sigma to 1.1 %."""
+def test_drawn_shifts_have_the_pelgrom_sigma(design: Design, generic: Technology) -> None:
+    """Of thresholds and current factors, computed here from the card; 3000 samples know sigma to 1.3 %."""
     shifts = draw(design, range(1000), seed=0, scale=2.0)
     for part, polarity, units, size in (
         ("input_pos.diode", "n", 16, generic.unit),
         ("layer0_latch.m9", "p", 2, generic.unit),
         ("layer0_latch.m6", "n", 1, generic.switch),
     ):
-        expected = 2e-3 * generic.a_vt_mv_um.of(polarity) / np.sqrt(size.w_um * size.l_um * units)  # type: ignore[arg-type]
+        slope = generic.slope_factor.of(polarity) * generic.thermal_voltage  # type: ignore[arg-type]
+        factor = 1e-2 * generic.a_beta_percent_um.of(polarity) * slope  # type: ignore[arg-type]
+        both = np.hypot(1e-3 * generic.a_vt_mv_um.of(polarity), factor)  # type: ignore[arg-type]
+        expected = 2.0 * both / np.sqrt(size.w_um * size.l_um * units)
         samples = shifts[part][:, :3]
         assert samples.std() == pytest.approx(expected, rel=0.06)
         assert abs(samples.mean()) < 5 * expected / np.sqrt(samples.size)
     assert set(shifts) == set(design.devices())
     assert np.abs(np.corrcoef(shifts["layer0_latch.m9"].T) - np.eye(4)).max() < 0.15
+
+
+def test_a_chip_is_the_same_at_every_temperature(design: Design) -> None:
+    """Only what stands for the current factor grows with it, as U_T n does: a tenth of the sigma at most."""
+    part = "layer0_latch.m9"
+    cold, warm, hot = (draw(design.at(celsius), range(200), seed=4)[part] for celsius in (-20.0, 27.0, 85.0))
+    thermal = [design.at(celsius).technology for celsius in (-20.0, 27.0, 85.0)]
+    slopes = [each.slope_factor.p * each.thermal_voltage for each in thermal]
+    expected = cold + (hot - cold) * (slopes[1] - slopes[0]) / (slopes[2] - slopes[0])
+    np.testing.assert_allclose(warm, expected, atol=1e-12)
+    assert 0.005 < (hot - cold).std() / warm.std() < 0.1
 
 
 def test_absent_transistors_have_no_shift(design: Design) -> None:

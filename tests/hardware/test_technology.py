@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 import yaml
 
 from cmru_hw.errors import ConfigError
-from cmru_hw.spice.job import DcSweep, Job
+from cmru_hw.spice.job import LATCH, DcSweep, Job, OperatingPoint
+from cmru_hw.spice.netlist import MODELS
 from cmru_hw.spice.ngspice import run
-from cmru_hw.technology import Technology, known_technologies, load_technology
+from cmru_hw.technology import Polarity, Technology, known_technologies, load_technology
 
 
 def drain_currents(
@@ -79,3 +81,26 @@ def test_a_wrong_card_is_refused_by_field(technologies: Path, key: str, value: o
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {key: value}))
     with pytest.raises(ConfigError, match=f"card.yaml: {key}"):
         load_technology("generic180")
+
+
+@pytest.mark.parametrize("polarity", ["n", "p"])
+def test_a_current_factor_is_a_threshold_shift_in_weak_inversion(
+    generic: Technology, polarity: Polarity
+) -> None:
+    """2 % more mobility, by BSIM's own multiplier, against a shift of -n U_T ln 1.02: 0.1 % in current."""
+    sign = 1 if polarity == "n" else -1
+    volts = generic.gate_voltage_at_1na.of(polarity) - 0.04  # about 0.3 nA
+    slope = generic.slope_factor.of(polarity) * generic.thermal_voltage
+    size = f"W={generic.unit.w_um:g}u L={generic.unit.l_um:g}u"
+    lines = [f".include {MODELS}", f"Vd d 0 {sign * 0.4}", f"Vg g 0 {sign * volts!r}"]
+    for name, extra in (("a", ""), ("b", "mulu0=1.02"), ("c", f"delvto={-sign * slope * math.log(1.02)!r}")):
+        lines += [f"V{name} d d{name} 0", f"M{name} d{name} g 0 0 {polarity}mos18 {size} {extra}"]
+    found = run(
+        Job(
+            title="mobility", netlist="\n".join(lines) + "\n", analysis=OperatingPoint(),
+            save=("i(va)", "i(vb)", "i(vc)"), tolerances=LATCH, files={MODELS: generic.model_text},
+        )
+    )  # fmt: skip
+    nominal, mobile, shifted = (float(found[f"i(v{name})"].item()) for name in "abc")
+    assert mobile / nominal == pytest.approx(1.02, rel=1e-3)
+    assert shifted / nominal == pytest.approx(mobile / nominal, rel=1e-3)
