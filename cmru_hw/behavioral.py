@@ -53,8 +53,10 @@ class BehavioralModel:
         decider = self.design.deciders[layer]
         return decider.thresholds(self._currents[decider.name], values or {})
 
-    def blocks(self, x: Array, lengths: Decisions | None = None) -> Iterator[Block]:
+    def blocks(self, x: Array, lengths: Decisions | None = None, metered: bool = True) -> Iterator[Block]:
         """Take x [B, T, I] through the design, a block of frames at a time; by default inputs last T frames.
+
+        Blocks have `drawn` if `metered`.
 
         A stage without a state takes all frames of a block at once, as nothing in a design looks back but
         the states; the others go from frame to frame.
@@ -72,7 +74,7 @@ class BehavioralModel:
         while first < len(alive):
             rows = np.cumsum(alive[first:])
             count = max(1, int(np.searchsorted(rows, ROWS // self._chips, side="right")))
-            block = Block(first, order, np.concatenate([[0], rows[:count]]))
+            block = Block(first, order, np.concatenate([[0], rows[:count]]), metered)
             self._fill(block, inputs, states, added)
             yield block
             states = {name: block.frame(values, -1) for name, values in block.states.items()}
@@ -90,7 +92,7 @@ class BehavioralModel:
         whole = Frame(
             technology=technology, clocks=design.clocks, before={}, drives={},
             values={name: block.gather(current) for name, current in inputs.items()},
-            states=block.states, drawn=block.drawn,
+            metered=block.metered, states=block.states, drawn=block.drawn,
         )  # fmt: skip
         for stage in design.stages:
             name = stage.name
@@ -101,13 +103,14 @@ class BehavioralModel:
             if name in added:
                 whole.values[name] = np.maximum(whole.values[name] + block.gather(added[name]), 0.0)
             value = whole.values[name]
-            for polarity, drive in stage.drives(value, design.facts.supply, technology).items():
+            for polarity, drive in stage.drives(value, technology).items():
                 whole.drives[name, polarity] = drive
             # A row that takes from none is as constant as its biases.
             rows = int(block.ends[-1])
             whole.values[name] = np.broadcast_to(value, (*value.shape[:-2], rows, stage.size))
-            drawn = whole.drawn[name]
-            whole.drawn[name] = np.broadcast_to(drawn, (*np.shape(drawn)[:-1], rows))
+            if block.metered:
+                drawn = whole.drawn[name]
+                whole.drawn[name] = np.broadcast_to(drawn, (*np.shape(drawn)[:-1], rows))
         block.values = whole.values
 
     def _follow(self, block: Block, whole: Frame, stage: Stage, state: Array) -> None:
@@ -117,14 +120,15 @@ class BehavioralModel:
         for k in range(len(block.ends) - 1):
             count = block.ends[k + 1] - block.ends[k]
             frame = Frame(
-                technology=whole.technology, clocks=whole.clocks, before={stage.name: state[..., :count, :]},
+                technology=whole.technology, clocks=whole.clocks, metered=whole.metered,
+                before={stage.name: state[..., :count, :]},
                 values={name: block.frame(whole.values[name], k) for name in taken},
                 states={name: block.frame(whole.states[name], k) for name in taken if name in whole.states},
             )  # fmt: skip
             stage.advance(frame, self._currents[stage.name])
             state = frame.states[stage.name]
             found.append(frame)
-        for kind, axis in (("values", -2), ("states", -2), ("drawn", -1)):
+        for kind, axis in (("values", -2), ("states", -2), *([("drawn", -1)] if whole.metered else [])):
             parts = [getattr(frame, kind)[stage.name] for frame in found]
             getattr(whole, kind)[stage.name] = _joined(parts, block.counts, axis)
 
@@ -191,7 +195,7 @@ class BehavioralModel:
     def decisions(self, stimulus: Stimulus) -> Decisions:
         """The decisions alone, in memory that does not grow with T."""
         pooled = Pooled(self.design.facts.pool, stimulus.lengths)
-        for block in self.blocks(stimulus.x, stimulus.lengths):
+        for block in self.blocks(stimulus.x, stimulus.lengths, metered=False):
             for t, count, frame in block.frames(self.design.decode(block.values)):
                 pooled.add(t, _scattered(frame, block.order[:count], len(stimulus)))
         return pooled.decision
@@ -208,6 +212,7 @@ class Block:
     first: int
     order: Decisions
     ends: Decisions
+    metered: bool = True
     values: dict[str, Array] = field(default_factory=dict)
     states: dict[str, Array] = field(default_factory=dict)
     drawn: dict[str, Array] = field(default_factory=dict)

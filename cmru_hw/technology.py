@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -66,7 +65,7 @@ class OutputCurve(Strict):
 
 
 class Technology(Strict):
-    """The card. SI units, except W and L (um), A_VT (mV um), A_beta (% um) and temperature (degrees Celsius)."""
+    """The card. SI units, except W and L (um), A_VT (mV um), A_beta (% um) and temperature (Celsius)."""
 
     name: str
     description: str
@@ -103,36 +102,10 @@ class Technology(Strict):
         above = slope * np.log(np.maximum(current, 1e-15) / 1e-9)
         return np.maximum(self.gate_voltage_at_1na.of(polarity) + above, 0.0)
 
-    def gate_current(self, polarity: Polarity, volts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Current (A) of a unit transistor at V_GS (V), where `saturation` is 1: `gate_voltage` reversed."""
-        slope = self.slope_factor.of(polarity) * self.thermal_voltage
-        return 1e-9 * np.exp((volts - self.gate_voltage_at_1na.of(polarity)) / slope)
-
     def saturation(self, polarity: Polarity, volts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Drain current at V_DS (V), relative to that at the V_DS where the card's curve is 1."""
         curve = self.output_curve
         return np.interp(volts, curve.volts, curve.n if polarity == "n" else curve.p)
-
-    def curve(self, polarity: Polarity) -> NDArray[np.float64]:
-        """`saturation` on a grid of 1 mV from 0 V."""
-        return self.saturation(polarity, np.arange(0.0, max(self.output_curve.volts) + 5e-4, 1e-3))
-
-    def mirrored(self, polarity: Polarity, current: NDArray[np.float64], units: int) -> NDArray[np.float64]:
-        """What as many transistors as a diode's `units`, on its gate, carry (A) where `saturation` is 1.
-
-        The diode carries `current` at V_DS = V_GS; without any, they still leak.
-        """
-        shape = np.shape(current)
-        flat = np.ascontiguousarray(current, dtype=np.float64).ravel()
-        return _raised(flat, float(units), *self._diode(polarity)).reshape(shape)
-
-    def _diode(self, polarity: Polarity) -> tuple[float, float, NDArray[np.float64]]:
-        """ln of a unit diode's current (A): its start and step; and how many times as much its gate's is."""
-        volts = np.linspace(0.0, max(self.output_curve.volts), 2001)[1:]
-        gate = np.log(self.gate_current(polarity, volts))
-        own = gate + np.log(self.saturation(polarity, volts))
-        grid = np.linspace(own[0], own[-1], 2000)
-        return float(grid[0]), float(grid[1] - grid[0]), np.exp(np.interp(grid, own, gate - own))
 
     def cell(self, primitive: str, model: type[M]) -> M:
         """What the card says about a primitive. Raises MappingError if nothing, ConfigError if nonsense."""
@@ -238,21 +211,6 @@ def _transistors(path: Path, name: str, model_hash: str) -> _Transistors:
             f"(hash {measured_on[:12]}, models {model_hash[:12]}); characterize them again"
         )
     return found
-
-
-@njit(cache=True, nogil=True)
-def _raised(
-    current: NDArray[np.float64], units: float, first: float, step: float, table: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Currents, at least exp(first) a unit, times what the table says at their logarithms."""
-    raised = np.empty_like(current)
-    least = units * np.exp(first)
-    for k in range(len(current)):
-        own = max(current[k], least)
-        at = min((np.log(own / units) - first) / step, len(table) - 1.000001)
-        i = max(int(at), 0)
-        raised[k] = own * (table[i] + (at - i) * (table[i + 1] - table[i]))
-    return raised
 
 
 def known_technologies() -> list[str]:

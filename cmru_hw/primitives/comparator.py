@@ -145,13 +145,14 @@ class WindowComparator(Decider):
         rows = frame.values[self.positive], frame.values[self.negative]
         beta = frame.values[self.threshold_signal] if self.threshold_signal else None
         decision = self.step(*rows, currents, beta)
-        win, lose, threshold = (over_batch(currents[key][..., 0]) for key in ("win", "lose", "threshold"))
         frame.states[self.name] = decision
         frame.values[self.name] = self.i_threshold
-        frame.drawn[self.name] = self.supply_current(
-            frame.before[self.name], decision, win * rows[0], lose * rows[1],
-            threshold * (1.0 if beta is None else beta), clock, technology.supply, technology,
-        )  # fmt: skip
+        if frame.metered:
+            win, lose, threshold = (over_batch(currents[key][..., 0]) for key in ("win", "lose", "threshold"))
+            frame.drawn[self.name] = self.supply_current(
+                frame.before[self.name], decision, win * rows[0], lose * rows[1],
+                threshold * (1.0 if beta is None else beta), clock, technology.supply, technology,
+            )  # fmt: skip
 
     def devices(self, technology: Technology) -> dict[str, DeviceArray]:
         """Every transistor by part, [size, 2 halves], and the diode that carries the threshold."""

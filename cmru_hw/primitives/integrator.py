@@ -412,10 +412,11 @@ class Integrator(Memory):
         kept = self.kept(clock.frame_period, technology)
         state = self.move(before, decision, currents, amplitude, kept)
         frame.states[self.name], frame.values[self.name] = state, self.output(state)
-        packet = None if amplitude is None else over_batch(currents["down"]) * amplitude
-        frame.drawn[self.name] = self.supply_current(
-            before, state, decision, clock, technology.supply, technology, packet
-        )
+        if frame.metered:
+            packet = None if amplitude is None else over_batch(currents["down"]) * amplitude
+            frame.drawn[self.name] = self.supply_current(
+                before, state, decision, clock, technology.supply, technology, packet
+            )
 
     def kept(self, frame_period: float, technology: Technology) -> float:
         """Share of a held h that a frame leaves."""

@@ -333,7 +333,8 @@ class Latch(Memory, Decider):
         bit = (state > 0).astype(np.float64)
         output = self.output(bit, currents)
         frame.states[self.name], frame.values[self.name] = state, output
-        frame.drawn[self.name] = self.supply_current(bit, candidate, output, currents)
+        if frame.metered:
+            frame.drawn[self.name] = self.supply_current(bit, candidate, output, currents)
 
     @property
     def bias_current(self) -> float:

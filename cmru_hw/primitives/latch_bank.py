@@ -29,6 +29,7 @@ from cmru_hw.errors import MappingError
 from cmru_hw.primitives.clock import clock_net
 from cmru_hw.primitives.comparator import WindowComparator
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
+from cmru_hw.primitives.node import mirrored
 from cmru_hw.primitives.signal import (
     Frame,
     Memory,
@@ -225,7 +226,7 @@ class LatchBank(Memory):
         geometry, unit = bank_geometry(technology), technology.unit
         wider = (geometry.switch.w_um / geometry.switch.l_um) / (unit.w_um / unit.l_um)
         below_switch = technology.supply - technology.gate_voltage("n", each / wider)
-        each = technology.mirrored("n", each, self._step_units(technology))
+        each = mirrored(technology, "n", each, self._step_units(technology))
         each = each * technology.saturation("n", below_switch)
         steps = np.repeat(each[:, None], self.latches, axis=-1)
         if shifts:
@@ -256,9 +257,10 @@ class LatchBank(Memory):
         output = self.output(state, currents)
         period = frame.clocks[self.clock].frame_period
         frame.states[self.name], frame.values[self.name] = state, output
-        frame.drawn[self.name] = self.supply_current(
-            before, state, decision, output, period, frame.technology.supply, frame.technology
-        )
+        if frame.metered:
+            frame.drawn[self.name] = self.supply_current(
+                before, state, decision, output, period, frame.technology.supply, frame.technology
+            )
 
     def supply_current(
         self, before: Array, state: Array, decision: Array, output: Array, frame_period: float,

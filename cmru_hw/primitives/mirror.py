@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numba import njit
 
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
+from cmru_hw.primitives.node import mirrored, settle
 from cmru_hw.primitives.signal import (
     Frame,
     Load,
@@ -54,7 +54,7 @@ class Input(Signal):
 
     def supply_current(self, value: Array) -> Array:
         """Current from the supply (A): the sources and the copies."""
-        return (value * (1 + self.copied)).sum(-1)
+        return np.asarray(value @ (1.0 + self.copied))
 
     @property
     def bias_current(self) -> float:
@@ -63,7 +63,8 @@ class Input(Signal):
 
     def advance(self, frame: Frame, currents: None) -> None:
         """Its value is given."""
-        frame.drawn[self.name] = self.supply_current(frame.values[self.name])
+        if frame.metered:
+            frame.drawn[self.name] = self.supply_current(frame.values[self.name])
 
     def subcircuit(self, signals: Mapping[str, Signal], shifts: Shifts, technology: Technology) -> SubCircuit:
         """The input diodes as a SPICE cell."""
@@ -157,7 +158,7 @@ class Mirror(Signal):
                         gain = gain * strength(part, polarity, technology)
                     found[term.source, positive] = gain
             bias = np.maximum(self.bias if positive else -self.bias, 0.0)
-            bias = technology.mirrored(polarity, bias, self.bias_units)
+            bias = mirrored(technology, polarity, bias, self.bias_units)
             if shifts:
                 bias = bias * strength(shifts[f"{self.name}.bias_{sign}"], polarity, technology)
                 bias = bias / strength(shifts[f"{self.name}.bias_reference_{sign}"], polarity, technology)
@@ -168,14 +169,11 @@ class Mirror(Signal):
         self,
         drives: Mapping[tuple[str, Polarity], Array],
         currents: Mapping[tuple[str, bool], Array],
-        supply: float,
         technology: Technology,
     ) -> tuple[Array, Array]:
         """The nodes' currents and their positive contributions alone (A), [..., batch, out].
 
-        Where the node settles, at V of its diode, what arrives less what is taken is what the diode carries:
-        sum+ f(V_DD - V) - sum- f(V) = I_diode(V), with f the output curves. A node whose sums cancel is not
-        off: f of the side that takes falls first.
+        A node whose sums cancel is not off: where it settles, the side that takes has left saturation.
         """
         sums = {}
         for positive in (True, False):
@@ -186,26 +184,19 @@ class Mirror(Signal):
                     gains = np.swapaxes(currents[term.source, positive], -1, -2)
                     total = total + drives[term.source, polarity] @ gains
             sums[positive] = total
-        shape = np.broadcast_shapes(sums[True].shape, sums[False].shape)
-        plus, minus = (np.ascontiguousarray(np.broadcast_to(sums[sign], shape)) for sign in (True, False))
-        value, raised = settle(
-            plus.ravel(), minus.ravel(), self.diode_units,
-            technology.slope_factor.of(self.polarity) * technology.thermal_voltage,
-            technology.gate_voltage_at_1na.of(self.polarity), supply,
-            *(technology.curve(p) for p in (self.polarity, self.other, self.polarity)),
-        )  # fmt: skip
-        return value.reshape(shape), raised.reshape(shape)
+        return settle(technology, self.polarity, sums[True], sums[False], self.diode_units)
 
     def supply_current(self, value: Array, positive: Array) -> Array:
         """Current from the supply (A). Kirchhoff: a node takes from it just its positive contributions."""
-        return positive.sum(-1) + (value * self.copied).sum(-1)
+        return positive @ np.ones(self.size) + value @ self.copied.astype(float)
 
     def advance(self, frame: Frame, currents: Mapping[tuple[str, bool], Array]) -> None:
         """The sums of this frame."""
         technology = frame.technology
-        value, positive = self.step(frame.drives, currents, technology.supply, technology)
+        value, positive = self.step(frame.drives, currents, technology)
         frame.values[self.name] = value
-        frame.drawn[self.name] = self.supply_current(value, positive)
+        if frame.metered:
+            frame.drawn[self.name] = self.supply_current(value, positive)
 
     @property
     def bias_current(self) -> float:
@@ -266,61 +257,3 @@ class Mirror(Signal):
 
 
 _SIGN = {True: "positive", False: "negative"}
-
-
-FLAT = 0.12  # V, from which on an output curve rises by less than 0.4 in 1 V
-
-
-@njit(cache=True, inline="always")
-def _on_curve(curve: Array, volts: float) -> tuple[float, float]:
-    """A curve on a grid of 1 mV, and its slope (1/V)."""
-    at = volts * 1e3
-    k = min(int(at), len(curve) - 2)
-    rise = curve[k + 1] - curve[k]
-    return curve[k] + (at - k) * rise, rise * 1e3
-
-
-@njit(cache=True, nogil=True)
-def settle(
-    plus: Array, minus: Array, units: int, slope: float, volts_at_1na: float, supply: float,
-    diode_curve: Array, plus_curve: Array, minus_curve: Array,
-) -> tuple[Array, Array]:  # fmt: skip
-    """Currents (A) of diodes at nodes, [n], by Newton's method kept within a shrinking bracket; and what
-    arrives there.
-
-    `plus` and `minus` are what is mirrored into and out of a node where the curves are 1, `slope` is n U_T.
-    """
-    value, arriving = np.empty_like(plus), np.empty_like(plus)
-    for k in range(len(plus)):
-        low, high = 0.0, supply
-        ideal = plus[k] - minus[k]
-        if ideal > 0.03 * plus[k]:
-            volts = min(max(volts_at_1na + slope * np.log(ideal / (units * 1e-9)), 0.0), supply)
-            if ideal > 0.2 * plus[k] and volts > FLAT:  # the currents say it all, and hardly change with V
-                arriving[k] = plus[k] * _on_curve(plus_curve, supply - volts)[0]
-                value[k] = arriving[k] - minus[k] * _on_curve(minus_curve, volts)[0]
-                continue
-        else:  # what takes falls to what arrives, and leaves the diode next to nothing
-            volts = 1e-3 * np.searchsorted(minus_curve[:150], plus[k] / max(minus[k], 1e-15))
-        for _ in range(60):
-            over, over_slope = _on_curve(plus_curve, supply - volts)
-            under, under_slope = _on_curve(minus_curve, volts)
-            own, own_slope = _on_curve(diode_curve, volts)
-            gate = units * 1e-9 * np.exp((volts - volts_at_1na) / slope)
-            error = plus[k] * over - minus[k] * under - gate * own
-            rises = gate * (own / slope + own_slope)
-            falls = plus[k] * over_slope + minus[k] * under_slope
-            step = error / (rises + falls)
-            if error > 0:
-                low = volts
-            else:
-                high = volts
-            following = volts + step
-            if not low <= following <= high:
-                following = 0.5 * (low + high)
-            if abs(following - volts) < 1e-5:
-                break
-            volts = following
-        value[k] = max(gate * own + step * rises, 0.0)
-        arriving[k] = plus[k] * over
-    return value, arriving

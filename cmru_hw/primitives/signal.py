@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
+from cmru_hw.primitives.node import copied, mirrored
 from cmru_hw.technology import Polarity, Technology
 
 if TYPE_CHECKING:
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
 class Frame:
     """One frame of a behavioural run, filled by the stages in signal order; [..., batch, size] each.
 
-    `values` are currents (A) at the diodes, `drawn` currents (A) from the supply without reference branches,
-    `states` what stages hold at the frame's end, `before` what they held at its start.
+    `values` are currents (A) at the diodes, `states` what stages hold at the frame's end, `before` what they
+    held at its start; `drawn`, where `metered`, currents (A) from the supply without reference branches.
     """
 
     technology: Technology
     clocks: Mapping[str, BankClock]
     before: Mapping[str, Array]
     values: dict[str, Array]
+    metered: bool = True
     states: dict[str, Array] = field(default_factory=dict)
     drawn: dict[str, Array] = field(default_factory=dict)
     drives: dict[tuple[str, Polarity], Array] = field(default_factory=dict)
@@ -99,18 +101,14 @@ class Signal(ABC):
             gain = gain / self._strength("copy_diode", self.other, shifts, technology)
         return gain
 
-    def drives(self, value: Array, supply: float, technology: Technology) -> dict[Polarity, Array]:
-        """Currents (A) that transistors on this signal's gates would carry where `saturation` is 1.
-
-        A mirror's current is I_diode f(V_DS) / f(V_GS), f the card's output curve; this is the part that the
-        source decides, by polarity. The copy's own V_DS is the supply less its diode's gate voltage.
+    def drives(self, value: Array, technology: Technology) -> dict[Polarity, Array]:
+        """Currents (A) that as many transistors as the diode has, on this signal's gates, would carry
+        where their output curve is 1; by polarity.
         """
-        native = technology.mirrored(self.polarity, value, self.diode_units)
-        if not self.copied.any():
-            return {self.polarity: native}
-        volts = technology.gate_voltage(self.other, value / self.diode_units)
-        copy = native * technology.saturation(self.polarity, supply - volts)
-        return {self.polarity: native, self.other: technology.mirrored(self.other, copy, self.diode_units)}
+        found = {self.polarity: mirrored(technology, self.polarity, value, self.diode_units)}
+        if self.copied.any():
+            found[self.other] = copied(technology, self.polarity, value, self.diode_units)
+        return found
 
     def _strength(self, part: str, polarity: Polarity, shifts: Shifts, technology: Technology) -> Array:
         ones = np.ones(self.size)
@@ -169,7 +167,7 @@ class Signal(ABC):
 
     @abstractmethod
     def advance(self, frame: Frame, currents: Any) -> None:
-        """Take the stage through a frame: fill in its value, its state if it holds one, and what it draws."""
+        """Take the stage through a frame: its value, its state if it holds one, if metered what it draws."""
 
     @property
     @abstractmethod

@@ -164,9 +164,7 @@ class Bench(ABC, Generic[R]):
     def draw(self, seed: int, scale: float = 1.0) -> dict[str, Array]:
         """Threshold shifts of one mismatched chip a cell (V)."""
         random = np.random.default_rng(seed)
-        return {
-            name: array.drawn(random, self.technology, scale) for name, array in self.devices().items()
-        }
+        return {name: array.drawn(random, self.technology, scale) for name, array in self.devices().items()}
 
     def mismatched(self, seed: int, scale: float = 1.0) -> Self:
         """The same bench with every cell a chip of its own."""

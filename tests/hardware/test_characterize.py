@@ -19,6 +19,7 @@ from cmru_hw.characterize.point import AT, Point
 from cmru_hw.errors import ConfigError, MappingError, SimulationError
 from cmru_hw.mapping import MappingConfig, map_network
 from cmru_hw.primitives.latch import calibration
+from cmru_hw.primitives.node import mirrored
 from cmru_hw.spice.job import Job, OperatingPoint
 from cmru_hw.spice.latch_bench import bench, hysteresis
 from cmru_hw.spice.ngspice import run
@@ -126,7 +127,7 @@ def test_the_model_of_mirrors_is_what_the_mirror_sweep_measured() -> None:
     for row in content["rows"]:
         if row[AT]["celsius"] == GENERIC.temperature_celsius:
             units = content["diode_units"]
-            model = GENERIC.mirrored(row[AT]["polarity"], current, units) / current
+            model = mirrored(GENERIC, row[AT]["polarity"], current, units) / current
             measured = np.array(row["gain"])
             assert np.ptp(measured, axis=1).max() < 1e-3, "the count hardly matters"
             clear = current > 1e-10
