@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from cmru_hw.design import Decisions, Design, Pooled, Stage, block_of
+from cmru_hw.primitives.branch_noise import Spectrum, node_capacitances
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.noise_source import Noise
-from cmru_hw.primitives.signal import Frame, over_batch
+from cmru_hw.primitives.signal import Decider, Frame, over_batch
 from cmru_hw.result import Result
 from cmru_hw.stimulus import Stimulus
+from cmru_hw.technology import Polarity
 from cmru_hw.variation import chip_count
 
 ROWS = 8192
@@ -27,7 +29,9 @@ ROWS = 8192
 class BehavioralModel:
     """A design's gains and thresholds, ideal or of the given chips, ready to step.
 
-    `noise`, by stage, adds to the current of every diode of the stage; `seed` draws it, equal for all chips.
+    `noise`, by stage, adds to the current of every diode of the stage. With `intrinsic` the circuit's own
+    noise acts where the network is read: on candidates as they are decided on and on the outputs. `seed`
+    draws both, equal for all chips.
     """
 
     def __init__(
@@ -36,8 +40,9 @@ class BehavioralModel:
         shifts: Shifts | None = None,
         noise: Mapping[str, Noise] | None = None,
         seed: int = 0,
+        intrinsic: bool = False,
     ) -> None:
-        self.design = design
+        self.design, self._intrinsic = design, intrinsic
         self._noise, self._seed = design.named(noise or {}), seed
         given = shifts or {}
         self._chips = chip_count(design, given) or 1
@@ -65,6 +70,7 @@ class BehavioralModel:
         order = np.argsort(-last, kind="stable")
         alive = (last[order][:, None] > np.arange(last.max())).sum(axis=0)
         inputs, added = self.design.encode(x[order]), self._drawn_noise(x[order], order)
+        deviates = self._deviates(x, order) if self._intrinsic else {}
         states = {
             stage.name: np.broadcast_to(over_batch(start), (*start.shape[:-1], len(x), stage.size))
             for stage in self.design.stages
@@ -75,7 +81,7 @@ class BehavioralModel:
             rows = np.cumsum(alive[first:])
             count = max(1, int(np.searchsorted(rows, ROWS // self._chips, side="right")))
             block = Block(first, order, np.concatenate([[0], rows[:count]]), metered)
-            self._fill(block, inputs, states, added)
+            self._fill(block, inputs, states, added, deviates)
             yield block
             states = {name: block.frame(values, -1) for name, values in block.states.items()}
             first += count
@@ -86,16 +92,23 @@ class BehavioralModel:
         inputs: Mapping[str, Array],
         states: Mapping[str, Array],
         added: Mapping[str, Array],
+        deviates: Mapping[str, Array],
     ) -> None:
         """Take all stages through a block; `states` hold what it begins with."""
         design, technology = self.design, self.design.technology
+        capacitances = node_capacitances(design.signals, technology) if self._intrinsic else {}
         whole = Frame(
             technology=technology, clocks=design.clocks, before={}, drives={},
             values={name: block.gather(current) for name, current in inputs.items()},
-            metered=block.metered, states=block.states, drawn=block.drawn,
+            metered=block.metered, states=block.states, drawn=block.drawn, noise=block.noise,
+            capacitances=capacitances,
         )  # fmt: skip
         for stage in design.stages:
             name = stage.name
+            if self._intrinsic and isinstance(stage, Decider):
+                noise = np.sqrt(stage.candidate_noise(whole, self._currents[name]))
+                noise = noise * block.gather(deviates[name])
+                whole.values[stage.shaken] = whole.values[stage.shaken] + noise
             if name in states:
                 self._follow(block, whole, stage, states[name])
             else:
@@ -105,6 +118,11 @@ class BehavioralModel:
             value = whole.values[name]
             for polarity, drive in stage.drives(value, technology).items():
                 whole.drives[name, polarity] = drive
+            if self._intrinsic:
+                stage.fluctuate(whole, self._currents[name])
+                if name in design.facts.outputs:
+                    noise = np.sqrt(whole.noise[name, stage.polarity].variance)
+                    value = np.maximum(value + noise * block.gather(deviates[name]), 0.0)
             # A row that takes from none is as constant as its biases.
             rows = int(block.ends[-1])
             whole.values[name] = np.broadcast_to(value, (*value.shape[:-2], rows, stage.size))
@@ -131,6 +149,16 @@ class BehavioralModel:
         for kind, axis in (("values", -2), ("states", -2), *([("drawn", -1)] if whole.metered else [])):
             parts = [getattr(frame, kind)[stage.name] for frame in found]
             getattr(whole, kind)[stage.name] = _joined(parts, block.counts, axis)
+
+    def _deviates(self, x: Array, order: Decisions) -> dict[str, Array]:
+        """Standard normal numbers, [B, T, N], for the stages where the circuit's own noise is read."""
+        stages = [*self.design.deciders, *(self.design.signals[name] for name in self.design.facts.outputs)]
+        return {
+            stage.name: np.random.default_rng([self._seed, number, 1]).standard_normal(
+                (len(x), x.shape[1], stage.size)
+            )[order]
+            for number, stage in enumerate(stages)
+        }
 
     def _drawn_noise(self, x: Array, order: Decisions) -> dict[str, Array]:
         """Noise currents (A) by stage, [B, T, N]."""
@@ -206,7 +234,7 @@ class Block:
     """Frames `first` and following of all inputs that have not ended, in rows; [..., rows, size] each.
 
     Frame k has the rows `ends[k]` to `ends[k + 1]`, one an input, longest inputs first: row i of a frame is
-    input `order[i]`. `drawn` is [..., rows].
+    input `order[i]`. `drawn` is [..., rows]; `noise`, of the circuit's own, by row and polarity of the gates.
     """
 
     first: int
@@ -216,6 +244,7 @@ class Block:
     values: dict[str, Array] = field(default_factory=dict)
     states: dict[str, Array] = field(default_factory=dict)
     drawn: dict[str, Array] = field(default_factory=dict)
+    noise: dict[tuple[str, Polarity], Spectrum] = field(default_factory=dict)
 
     @property
     def counts(self) -> Decisions:

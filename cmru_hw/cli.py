@@ -82,6 +82,7 @@ Temperature = Annotated[
     typer.Option(help="Degrees Celsius; default: as mapped."),
 ]
 Supply = Annotated[Optional[float], typer.Option(help="V; default: as mapped.")]  # noqa: UP045
+Noise = Annotated[bool, typer.Option("--noise", help="With the transistors' own noise (behavioral only).")]
 Partition = Annotated[
     Optional[bool],  # noqa: UP045
     typer.Option(
@@ -219,6 +220,7 @@ def simulate(
     engine: Annotated[Engine, typer.Option()] = Engine.behavioral,
     chips: Annotated[int, typer.Option(min=0, help="Mismatched chips; 0: nominal.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the chips, the same in both engines.")] = 0,
+    noise: Noise = False,
     workers: Workers = None,
     checked: Checked = None,
     partition: Partition = None,
@@ -233,7 +235,7 @@ def simulate(
     _check_file(output)
     built, stimulus = _load(design, input, temperature, supply)
     keep = _runs_of(output)
-    result = _simulate(built, stimulus, engine, workers, chips, seed, keep, checked, partition)
+    result = _simulate(built, stimulus, engine, workers, chips, seed, keep, checked, partition, noise)
     result.save(output)
     shutil.rmtree(keep, ignore_errors=True)
     summary = {
@@ -354,6 +356,7 @@ def robustness(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     sigma_scale: Annotated[float, typer.Option(min=0.0, help="Factor on the Pelgrom sigma.")] = 1.0,
     yield_target: Annotated[float, typer.Option(help="Accuracy a good chip must reach.")] = 0.9,
+    noise: Noise = False,
     workers: Annotated[Optional[int], typer.Option(min=1, help="Threads; default one a core.")] = None,  # noqa: UP045
     temperature: Temperature = None,
     supply: Supply = None,
@@ -392,7 +395,9 @@ def robustness(
     if truth.min() < 0 or truth.max() >= built.facts.num_classes:
         raise ConfigError(f"{labels}: classes must be within 0 and {built.facts.num_classes - 1}")
     with progress_bar("chips", chips) as report:
-        accuracies = chip_accuracies(built, stimulus, truth, range(chips), seed, sigma_scale, report, workers)
+        accuracies = chip_accuracies(
+            built, stimulus, truth, range(chips), seed, sigma_scale, report, workers, noise
+        )
     found = summarize(accuracies, seed, sigma_scale, yield_target).to_json()
     if as_json:
         _print_json(found)
@@ -492,6 +497,7 @@ def _simulate(
     keep: Path | None = None,
     checked: int | None = None,
     partition: bool | None = None,
+    noise: bool = False,
 ) -> Result:
     from cmru_hw.behavioral import BehavioralModel
     from cmru_hw.console import progress_bar
@@ -499,7 +505,9 @@ def _simulate(
 
     shifts = draw(design, range(chips), seed) if chips else None
     if engine is Engine.behavioral:
-        return BehavioralModel(design, shifts).run(stimulus)
+        return BehavioralModel(design, shifts, seed=seed, intrinsic=noise).run(stimulus)
+    if noise:
+        raise ConfigError("--noise: ngspice's transistors are silent in a transient; leave --engine out")
     from cmru_hw.spice.simulate import simulate
 
     with progress_bar("ngspice", max(chips, 1) * len(stimulus)) as report:

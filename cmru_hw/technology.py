@@ -80,6 +80,10 @@ class Technology(Strict):
     gate_voltage_at_1na: PerPolarity  # V_GS of one unit transistor in saturation at 1 nA, V
     output_curve: OutputCurve
     leakage: PerPolarity  # A of a unit transistor at V_GS = 0
+    noise_factor: PerPolarity  # white noise of a unit transistor in weak inversion, over 2 q I
+    diode_capacitance: PerPolarity  # F that a unit transistor brings to a node as its diode
+    gate_capacitance: PerPolarity  # F by its gate
+    drain_capacitance: PerPolarity  # F by its drain
     a_vt_mv_um: PerPolarity  # Pelgrom coefficient of the threshold voltage
     a_beta_percent_um: PerPolarity  # and of the current factor
     largest_ratio: Positive  # of a weight: output to input current
@@ -178,17 +182,19 @@ class _Transistors:
         }
         slope = {polarity: float(volts) / thermal for polarity, volts in each["volts_a_neper"].items()}
         leakage = {polarity: float(np.exp(log)) for polarity, log in each["leakage"].items()}
+        noise = {polarity: float(factor) for polarity, factor in each["noise_factor"].items()}
         return {
             "temperature_celsius": celsius,
             "gate_voltage_at_1na": PerPolarity(**{p: float(v) for p, v in each["volts_at_1na"].items()}),
             "slope_factor": PerPolarity(**slope),
             "leakage": PerPolarity(**leakage),
+            "noise_factor": PerPolarity(**noise),
             "output_curve": OutputCurve(
                 volts=self.volts, **{polarity: curve.tolist() for polarity, curve in each["curve"].items()}
             ),
         }
 
-    KEYS: ClassVar[tuple[str, ...]] = ("volts_at_1na", "volts_a_neper", "leakage", "curve")
+    KEYS: ClassVar[tuple[str, ...]] = ("volts_at_1na", "volts_a_neper", "leakage", "noise_factor", "curve")
 
 
 @lru_cache(maxsize=8)

@@ -51,15 +51,18 @@ def chip_accuracies(
     sigma_scale: float = 1.0,
     progress: Callable[[int], None] | None = None,
     workers: int | None = None,
+    noise: bool = False,
 ) -> Array:
     """Accuracy of each numbered chip on the inputs, on `workers` threads (default: one a core).
+
+    With `noise` the circuit's own, the same draw for every chip.
 
     Memory does not grow with the number of chips, and results do not depend on the number of threads.
     """
 
     def some(start: int) -> Array:
         numbers = chips[start : start + CHIPS_AT_A_TIME]
-        model = BehavioralModel(design, draw(design, numbers, seed, sigma_scale))
+        model = BehavioralModel(design, draw(design, numbers, seed, sigma_scale), seed=seed, intrinsic=noise)
         return np.asarray((model.decisions(stimulus) == labels).mean(axis=-1))
 
     found: list[Array] = []

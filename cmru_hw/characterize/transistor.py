@@ -1,4 +1,4 @@
-"""The unit transistor over temperature: gate voltage, slope factor, leakage, and current over V_DS."""
+"""The unit transistor over temperature: gate voltage, slope factor, leakage, current over V_DS, noise."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cmru_hw.characterize.point import AT, Point, Row
+from cmru_hw.primitives.noise_source import CHARGE
 from cmru_hw.report.plots import BEHAVIORAL, SPICE, styled
-from cmru_hw.spice.job import LATCH, DcSweep, Job
+from cmru_hw.spice.job import LATCH, DcSweep, Job, Noise, Tolerances
 from cmru_hw.spice.netlist import MODELS
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Polarity, Technology
@@ -19,16 +20,23 @@ CELSIUS = (-20.0, 0.0, 27.0, 60.0, 85.0)
 VOLTS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.8)
 SATURATED = 0.4  # V of V_DS
 SLOPE_FROM, SLOPE_TO = 1e-11, 3e-9  # A
+NOISE_CURRENT = 3e-10  # A of the diode whose noise is measured
+WHITE = 3e3  # Hz, at which its noise is white
+LOADS = 8  # gates or drains on its node, to tell their capacitance
+QUIET = Tolerances(gmin=1e-18, abstol=1e-15, vntol=1e-7, reltol=1e-4, chgtol=1e-19)
 
 
 def points(technology: Technology) -> list[Point]:
-    """A sweep of the gate and one of the drain at each temperature."""
+    """Sweeps of the gate and of the drain and a diode's noise, plain and loaded, at each temperature."""
     found = []
     for celsius in CELSIUS:
         for polarity in ("n", "p"):
             for kind in ("gate", "drain"):
                 at: dict[str, float | str] = {"celsius": celsius, "polarity": polarity, "sweep": kind}
                 found.append(Point(at, _job(technology, polarity, celsius, kind), _reader(kind)))
+            for load in ("diode", "gate", "drain"):
+                at = {"celsius": celsius, "polarity": polarity, "sweep": "noise", "load": load}
+                found.append(Point(at, _noise_job(technology, polarity, celsius, load), _read_noise))
     return found
 
 
@@ -54,6 +62,37 @@ def _job(technology: Technology, polarity: Polarity, celsius: float, kind: str) 
     )
 
 
+def _noise_job(technology: Technology, polarity: Polarity, celsius: float, load: str) -> Job:
+    """A diode at `NOISE_CURRENT`, and on its node `LOADS` gates of transistors in saturation, or drains."""
+    sign = 1 if polarity == "n" else -1
+    size = f"W={technology.unit.w_um:g}u L={technology.unit.l_um:g}u"
+    lines = [
+        f".include {MODELS}", f"X1 d d 0 0 {polarity}fet {size} M=1", f"Ve e 0 {sign * SATURATED}",
+        f"Ib {'0 d' if sign > 0 else 'd 0'} {NOISE_CURRENT!r}", "Iprobe 0 d dc 0 ac 1",
+    ]  # fmt: skip
+    if load != "diode":
+        nets = "e d 0 0" if load == "gate" else "d 0 0 0"
+        lines.append(f"X2 {nets} {polarity}fet {size} M={LOADS}")
+    return Job(
+        title=f"noise of a {polarity} diode, {load}, {celsius:g} C",
+        netlist="\n".join(lines) + "\n",
+        analysis=Noise("d", "iprobe", 1e-1, 1e9, 50),
+        tolerances=QUIET,
+        temperature=celsius,
+        files={MODELS: technology.model_text},
+    )
+
+
+def _read_noise(data: RawData) -> Row:
+    impedance = data["onoise_spectrum"] / data["inoise_spectrum"]
+    pole = np.exp(np.interp(np.log(np.sqrt(2)), np.log(impedance[0] / impedance), np.log(data.abscissa)))
+    density = np.interp(WHITE, data.abscissa, data["inoise_spectrum"] ** 2)
+    return {
+        "noise_factor": float(density / (2 * CHARGE * NOISE_CURRENT)),
+        "capacitance": float(1 / (2 * np.pi * pole * impedance[0])),
+    }
+
+
 def _reader(kind: str) -> Any:
     def gate(data: RawData) -> Row:
         volts, amperes = np.abs(data.abscissa), np.abs(data["i(vd)"])
@@ -74,7 +113,9 @@ def _reader(kind: str) -> Any:
 
 
 def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
-    """By polarity: V_GS at 1 nA, n U_T (V), leakage at V_GS = 0 (A) and the output curve, by temperature."""
+    """By polarity and temperature: V_GS at 1 nA, n U_T (V), leakage at V_GS = 0 (A), the output curve, noise
+    over 2 q I, and what a unit transistor adds to a node by its diode, gate or drain (F).
+    """
     found: dict[str, Any] = {"celsius": list(CELSIUS), "volts": list(VOLTS)}
     for polarity in ("n", "p"):
         own = [row for row in rows if row[AT]["polarity"] == polarity]
@@ -82,20 +123,31 @@ def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
             key: [row[key] for row in own if key in row]
             for key in ("volts_at_1na", "volts_a_neper", "leakage", "curve")
         }
+        noise = {
+            load: [row for row in own if row[AT].get("load") == load] for load in ("diode", "gate", "drain")
+        }
+        found[polarity]["noise_factor"] = [row["noise_factor"] for row in noise["diode"]]
+        alone = np.array([row["capacitance"] for row in noise["diode"]])
+        found[polarity]["diode_capacitance"] = alone.tolist()
+        for load in ("gate", "drain"):
+            loaded = np.array([row["capacitance"] for row in noise[load]])
+            found[polarity][f"{load}_capacitance"] = ((loaded - alone) / LOADS).tolist()
     return found
 
 
 @styled
 def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
-    """Drain current over V_DS and gate voltage over temperature."""
-    made = Figure(figsize=(5.2, 5.2), layout="constrained")
-    over_drain, over_heat = made.subplots(2)
+    """Drain current over V_DS, gate voltage and noise over temperature."""
+    made = Figure(figsize=(5.2, 7.2), layout="constrained")
+    over_drain, over_heat, noise = made.subplots(3)
     for polarity, colour in (("n", SPICE), ("p", BEHAVIORAL)):
         for curve, celsius in zip(content[polarity]["curve"], CELSIUS, strict=True):
             width = 2.0 if celsius == technology.temperature_celsius else 0.7
             over_drain.plot(VOLTS[2:], curve[2:], color=colour, linewidth=width)
         over_heat.plot(CELSIUS, content[polarity]["volts_at_1na"], "o-", color=colour, label=polarity)
+        noise.plot(CELSIUS, content[polarity]["noise_factor"], "o-", color=colour, label=polarity)
     over_drain.set(xlabel="V_DS (V)", ylabel="current, 1 at 0.4 V", ylim=(0.9, 1.05))
     over_heat.set(xlabel="temperature (°C)", ylabel="V_GS at 1 nA (V)")
+    noise.set(xlabel="temperature (°C)", ylabel="noise over 2 q I", ylim=(0, None))
     over_heat.legend()
     return made

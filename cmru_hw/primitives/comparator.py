@@ -23,6 +23,7 @@ import numpy as np
 
 from cmru_hw.config import Strict
 from cmru_hw.errors import MappingError
+from cmru_hw.primitives.branch_noise import Spectrum, conductance, decision_bandwidth, shot
 from cmru_hw.primitives.clock import BankClock, clock_net
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, strength
 from cmru_hw.primitives.signal import (
@@ -128,6 +129,27 @@ class WindowComparator(Decider):
     def candidate_rows(self) -> list[str]:
         """P, M and, where it is a signal, beta."""
         return self.sources()
+
+    @property
+    def shaken(self) -> str:
+        return self.positive
+
+    def candidate_noise(self, frame: Frame, currents: Mapping[str, Array]) -> Array:
+        """Of P, M, beta, their mirrors and the pair, in the bandwidth of a decision."""
+        technology, values = frame.technology, frame.values
+        capacitance = comparator_geometry(technology).node_capacitance
+        rows = [frame.noise[name, "p"] for name in self.sources()]
+        if self.threshold_signal:
+            beta = values[self.threshold_signal]
+        else:
+            beta = self.i_threshold
+            node, _ = frame.capacitances[self.name]
+            bandwidth = conductance(self.i_threshold, "p", technology) / (4 * node)
+            rows.append(Spectrum.white(shot(self.i_threshold, "p", technology), bandwidth))
+        flows = values[self.positive] + values[self.negative] + beta
+        heard = decision_bandwidth(flows / 2, capacitance, frame.clocks[self.clock].fall, technology)
+        own = shot(flows, "p", technology) + shot(flows, "n", technology)
+        return np.asarray(own * heard + sum(row.through(heard).variance for row in rows))
 
     def candidates(self, values: Mapping[str, Array]) -> Array:
         """c = P - M."""

@@ -30,6 +30,7 @@ import numpy as np
 
 from cmru_hw.config import Strict
 from cmru_hw.errors import MappingError
+from cmru_hw.primitives.branch_noise import Spectrum, shot
 from cmru_hw.primitives.clock import BankClock, clock_net
 from cmru_hw.primitives.comparator import WindowComparator
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, strength
@@ -403,6 +404,12 @@ class Integrator(Memory):
         x, error = (moved - self.i_middle) / self.rails, currents["error"]
         moved = moved + error[:, 0] + x * (error[:, 1] + x * error[:, 2])
         return gain["read"] * np.where(decision != 0, moved, held) - self.i_middle
+
+    def noise_sources(
+        self, frame: Frame, currents: Mapping[str, Array]
+    ) -> tuple[Array | float, Spectrum | None, Array | float]:
+        """The output's mirror; its gate is held."""
+        return shot(frame.values[self.name], "n", frame.technology), None, 0.0
 
     def advance(self, frame: Frame, currents: Mapping[str, Array]) -> None:
         """The states after the strobe."""

@@ -23,6 +23,7 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import brentq
 
 from cmru_hw.errors import ConfigError
+from cmru_hw.primitives.branch_noise import Spectrum, reference_noise, shot
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
 from cmru_hw.primitives.signal import (
     Decider,
@@ -247,6 +248,26 @@ class Latch(Memory, Decider):
     def candidate_rows(self) -> list[str]:
         """The candidates."""
         return [self.candidate]
+
+    @property
+    def shaken(self) -> str:
+        return self.candidate
+
+    def candidate_noise(self, frame: Frame, currents: Mapping[str, Array]) -> Array:
+        """That of the candidate's node, as it is at the frame's end."""
+        return frame.noise[self.candidate, "p"].variance
+
+    def noise_sources(
+        self, frame: Frame, currents: Mapping[str, Array]
+    ) -> tuple[Array | float, Spectrum | None, Array | float]:
+        """I_gain's mirror and its reference."""
+        value, units = frame.values[self.name], frame.technology.latch_units
+        reference = reference_noise(value, "n", units, units, frame.technology)
+        return shot(value, "n", frame.technology), reference, 0.0
+
+    def drains(self, technology: Technology) -> Array | float:
+        """M5's, behind M6."""
+        return technology.latch_units * technology.drain_capacitance.n
 
     def candidates(self, values: Mapping[str, Array]) -> Array:
         """The candidates, at their diodes."""

@@ -26,6 +26,7 @@ import numpy as np
 
 from cmru_hw.config import Strict
 from cmru_hw.errors import MappingError
+from cmru_hw.primitives.branch_noise import Spectrum, reference_noise, shot
 from cmru_hw.primitives.clock import clock_net
 from cmru_hw.primitives.comparator import WindowComparator
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
@@ -249,6 +250,20 @@ class LatchBank(Memory):
         extra = (1,) * (count.ndim + 1 - table.ndim)
         table = table.reshape(*extra, *table.shape)
         return np.take_along_axis(table, count[..., None], axis=-1)[..., 0]
+
+    def noise_sources(
+        self, frame: Frame, currents: Mapping[str, Array]
+    ) -> tuple[Array | float, Spectrum | None, Array | float]:
+        """The steps' mirrors, and all of them the reference's."""
+        output, technology = frame.values[self.name], frame.technology
+        loads = self.latches * self._step_units(technology)
+        reference = reference_noise(self.i_alpha, "n", technology.latch_units, loads, technology)
+        return shot(output, "n", technology), reference.times(output / self.i_alpha), 0.0
+
+    def drains(self, technology: Technology) -> Array | float:
+        """The steps' switches."""
+        width = bank_geometry(technology).switch.w_um / technology.unit.w_um
+        return self.latches * width * technology.drain_capacitance.n
 
     def advance(self, frame: Frame, currents: Mapping[str, Array]) -> None:
         """The states after the strobe."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from cmru_hw.primitives.branch_noise import Spectrum, reference_noise, shot
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
 from cmru_hw.primitives.node import mirrored, settle
 from cmru_hw.primitives.signal import (
@@ -175,6 +176,13 @@ class Mirror(Signal):
 
         A node whose sums cancel is not off: where it settles, the side that takes has left saturation.
         """
+        sums = self._sums(drives, currents)
+        return settle(technology, self.polarity, sums[True], sums[False], self.diode_units)
+
+    def _sums(
+        self, drives: Mapping[tuple[str, Polarity], Array], currents: Mapping[tuple[str, bool], Array]
+    ) -> dict[bool, Array]:
+        """What is mirrored into (True) and out of (False) the nodes where the output curves are 1 (A)."""
         sums = {}
         for positive in (True, False):
             polarity = self.transistor_polarity(positive)
@@ -184,7 +192,45 @@ class Mirror(Signal):
                     gains = np.swapaxes(currents[term.source, positive], -1, -2)
                     total = total + drives[term.source, polarity] @ gains
             sums[positive] = total
-        return settle(technology, self.polarity, sums[True], sums[False], self.diode_units)
+        return sums
+
+    def noise_sources(
+        self, frame: Frame, currents: Mapping[tuple[str, bool], Array]
+    ) -> tuple[Array | float, Spectrum | None, Array | float]:
+        """Every mirror's own noise, a bias's reference, and what the sources' gates bring with them."""
+        technology, sums = frame.technology, self._sums(frame.drives, currents)
+        value, arriving = settle(technology, self.polarity, sums[True], sums[False], self.diode_units)
+        made = shot(arriving, self.other, technology) + shot(arriving - value, self.polarity, technology)
+        arrives = Spectrum(np.zeros(self.size), np.zeros(self.size))
+        for positive in (True, False):
+            polarity = self.transistor_polarity(positive)
+            bias, units = over_batch(currents["bias", positive]), self.bias_units
+            arrives = arrives.plus(reference_noise(bias, polarity, units, units, technology))
+            for term in self.terms:
+                if (term.source, positive) in currents:
+                    gains = np.swapaxes(currents[term.source, positive], -1, -2) ** 2
+                    each = Spectrum(*(part @ gains for part in frame.noise[term.source, polarity]))
+                    arrives = arrives.plus(each)
+        volts = technology.gate_voltage(self.polarity, value / self.diode_units)
+        step = 5e-3  # V
+        falls = [
+            (technology.saturation(polarity, at + step) - technology.saturation(polarity, at - step)) * total
+            for polarity, at, total in (
+                (self.polarity, volts, sums[False]),
+                (self.other, technology.supply - volts, sums[True]),
+            )
+        ]
+        return made, arrives, (falls[0] + falls[1]) / (2 * step)
+
+    def drains(self, technology: Technology) -> Array | float:
+        """Of every mirror and bias."""
+        total = np.zeros(self.size)
+        for positive in (True, False):
+            units = np.where(self.bias > 0 if positive else self.bias < 0, self.bias_units, 0)
+            for term in self.terms:
+                units = units + np.maximum(term.units if positive else -term.units, 0).sum(axis=1)
+            total += units * technology.drain_capacitance.of(self.transistor_polarity(positive))
+        return total
 
     def supply_current(self, value: Array, positive: Array) -> Array:
         """Current from the supply (A). Kirchhoff: a node takes from it just its positive contributions."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from cmru_hw.primitives.branch_noise import Spectrum, conductance, shot
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
 from cmru_hw.primitives.node import copied, mirrored
 from cmru_hw.technology import Polarity, Technology
@@ -25,6 +26,7 @@ class Frame:
 
     `values` are currents (A) at the diodes, `states` what stages hold at the frame's end, `before` what they
     held at its start; `drawn`, where `metered`, currents (A) from the supply without reference branches.
+    `noise` is that of diodes and copies, `capacitances` those of their nodes (F).
     """
 
     technology: Technology
@@ -32,6 +34,8 @@ class Frame:
     before: Mapping[str, Array]
     values: dict[str, Array]
     metered: bool = True
+    capacitances: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
+    noise: dict[tuple[str, Polarity], Spectrum] = field(default_factory=dict)
     states: dict[str, Array] = field(default_factory=dict)
     drawn: dict[str, Array] = field(default_factory=dict)
     drives: dict[tuple[str, Polarity], Array] = field(default_factory=dict)
@@ -109,6 +113,40 @@ class Signal(ABC):
         if self.copied.any():
             found[self.other] = copied(technology, self.polarity, value, self.diode_units)
         return found
+
+    def fluctuate(self, frame: Frame, currents: Any) -> None:
+        """Fill in the noise of its diodes and copies, of a frame that the stage has been taken through."""
+        technology, value = frame.technology, frame.values[self.name]
+        node, copy = frame.capacitances[self.name]
+        made, arrives, sink = self.noise_sources(frame, currents)
+        own = conductance(value, self.polarity, technology)
+        bandwidth = (own + sink) / (4 * node)
+        white = Spectrum.white(made + shot(value, self.polarity, technology), bandwidth)
+        if arrives is not None:
+            white = white.plus(arrives.through(bandwidth))
+        found = white.times(own / np.maximum(own + sink, 1e-30))
+        frame.noise[self.name, self.polarity] = found
+        if self.copied.any():
+            bandwidth = conductance(value, self.other, technology) / (4 * copy)
+            made = shot(value, self.polarity, technology) + shot(value, self.other, technology)
+            both = Spectrum.white(made, bandwidth).plus(found.through(bandwidth))
+            frame.noise[self.name, self.other] = both
+
+    def noise_sources(
+        self, frame: Frame, currents: Any
+    ) -> tuple[Array | float, Spectrum | None, Array | float]:
+        """At its diodes: density (A^2/Hz) of the branches besides them, noise of other stages that arrives,
+        and the conductance (S) of what is out of saturation.
+        """
+        return 0.0, None, 0.0
+
+    def drains(self, technology: Technology) -> Array | float:
+        """Capacitance (F) at its diodes of transistors that end there."""
+        return 0.0
+
+    def nets(self) -> list[tuple[str, str]]:
+        """Nets of its diodes and of its copies' diodes."""
+        return [(gate(self.name, j), copy_gate(self.name, j)) for j in range(self.size)]
 
     def _strength(self, part: str, polarity: Polarity, shifts: Shifts, technology: Technology) -> Array:
         ones = np.ones(self.size)
@@ -209,6 +247,15 @@ class Decider(Signal):
     @abstractmethod
     def threshold_row(self) -> str | None:
         """The row whose currents are the thresholds, None if they are constant."""
+
+    @abstractmethod
+    def candidate_noise(self, frame: Frame, currents: Any) -> Array:
+        """Variance (A^2) of the candidates as they are decided on, [..., size]."""
+
+    @property
+    @abstractmethod
+    def shaken(self) -> str:
+        """The row whose currents stand for the candidates' noise."""
 
     @abstractmethod
     def candidate_rows(self) -> list[str]:
