@@ -1,10 +1,14 @@
-"""Chips that the behavioural model takes through a network; prints one JSON object.
+"""Mismatched chips through the 13-4-4-2 FQ-BMRU network, against JAX and NumPy; prints one JSON object.
 
-    python benchmarks/monte_carlo.py models/speaker_vowels_cmru
+    pip install jax
+    python benchmarks/monte_carlo.py --chips 1000 --inputs 100 --frames 101
 
-A chip-step is one chip, one input, one frame. The same model three ways in turn, `--rounds` times: `naive`, a
-chip and a frame at a time, `blocked`, as `robustness` does it, on one thread, and on all cores. Then blocked
-over chips, frames and inputs.
+Decisions of all chips for all inputs, the same equations (mirrors, nodes where they settle, latches) four
+ways in turn, `--rounds` times: `chips`, as `robustness` does it, on all cores, and on one thread; JAX, jitted
+and vmapped over chips and inputs with a scan over frames, in float32 and in the best of three numbers of
+chips at a time; and NumPy, a chip and a frame at a time, on a part of the chips. `plain` is JAX on the
+trained network's equations alone, relu(W x + b) and two thresholds: what the physics costs. Ratios are of
+medians. Then seconds over the number of chips, of frames and of inputs, and peak memory over chips.
 """
 
 from __future__ import annotations
@@ -14,24 +18,184 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import numba
 import numpy as np
+import torch
 
-from cmru_hw import __version__, behavioral
+from cmru_hw import __version__
 from cmru_hw.analysis.robustness import chip_accuracies
 from cmru_hw.behavioral import BehavioralModel
-from cmru_hw.codesign import read_plan
 from cmru_hw.config import cores
 from cmru_hw.design import Design
-from cmru_hw.mapping import map_folder
-from cmru_hw.nn.network import load_network
+from cmru_hw.mapping import MappingConfig, map_network
+from cmru_hw.nn.network import Network, NetworkConfig
+from cmru_hw.primitives import node
+from cmru_hw.primitives.latch import Latch
+from cmru_hw.primitives.mirror import Mirror
 from cmru_hw.stimulus import Stimulus, make_stimulus
+from cmru_hw.technology import load_technology
 from cmru_hw.variation import draw
+
+NEWTON = 6  # steps of a node, enough for the decisions of the kernels
+
+
+def problem(inputs: int, frames: int) -> tuple[Design, Stimulus]:
+    """The network with random weights, and random inputs."""
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        unit="fq_bmru", input_size=13, model_size=4, hidden_size=4, num_layers=1, num_classes=2
+    )
+    design, _ = map_network(Network(config).eval(), load_technology("generic180"), MappingConfig())
+    x = np.random.default_rng(0).normal(0, 1, (inputs, frames, 13))
+    return design, make_stimulus(x, 13, design.facts.frame_period)
+
+
+# --- the same equations, written once for NumPy and JAX -----------------------------------------------------
+
+
+def forward(xp: Any, design: Design, chip: dict[str, Any], x: dict[str, Any], states: dict[str, Any]) -> Any:
+    """One frame: logits and new states; x by input stage, [..., n]."""
+    technology, drives, values, after = design.technology, {}, dict(x), {}
+    for stage in design.stages:
+        currents = chip[stage.name]
+        if isinstance(stage, Mirror):
+            sums = {}
+            for positive in (True, False):
+                polarity = stage.transistor_polarity(positive)
+                sums[positive] = currents["bias", positive]
+                for term in stage.terms:
+                    if (term.source, positive) in currents:
+                        gains = currents[term.source, positive]
+                        sums[positive] = sums[positive] + drives[term.source, polarity] @ gains.T
+            known = node.tables(technology, stage.polarity)
+            values[stage.name] = settled(xp, known, sums[True], sums[False], stage.diode_units)
+        elif isinstance(stage, Latch):
+            c = values[stage.candidate] * currents["candidate"]
+            bit = xp.where(c >= currents["up"], 1.0, xp.where(c < currents["down"], 0.0, states[stage.name]))
+            after[stage.name], values[stage.name] = bit, bit * currents["gain"]
+        value, units = values[stage.name], stage.diode_units
+        known = node.tables(technology, stage.polarity)
+        drives[stage.name, stage.polarity] = looked_up(xp, known, value, units, known.raised)
+        if stage.copied.any():
+            drives[stage.name, stage.other] = looked_up(xp, known, value, units, known.copied)
+    return [values[name] for name in design.facts.outputs], after
+
+
+def looked_up(xp: Any, known: node.Tables, current: Any, units: int, table: Any) -> Any:
+    scaled = xp.maximum(current / units, known.least)
+    at = (xp.log2(scaled) - node.FIRST) * node.STEPS
+    i = at.astype("int32")
+    table = xp.asarray(table)
+    low = xp.take(table, i)
+    return units * scaled * (low + (at - i) * (xp.take(table, i + 1) - low))
+
+
+def settled(xp: Any, known: node.Tables, plus: Any, minus: Any, units: int) -> Any:
+    """The node's current: Newton's steps on the grid from the guess that the kernels start with."""
+    plus, minus = plus / units, minus / units
+    curves, last = [xp.asarray(column) for column in known.nodes.T], len(known.nodes) - 2
+    ideal = xp.maximum(plus - minus, 1e-16)
+    index = ((xp.log2(ideal) - node.FIRST) * node.STEPS).astype("int32")
+    share = xp.minimum(plus / xp.maximum(minus, 1e-18), 1.0) * (len(known.inverse) - 1)
+    off = xp.take(xp.asarray(known.inverse), share.astype("int32"))
+    at = xp.where(plus - minus > 0.03 * plus, xp.take(xp.asarray(known.volts), index), off)
+    for _ in range(NEWTON):
+        k = xp.clip(at.astype("int32"), 0, last)
+        over, under, own = (xp.take(curve, k) for curve in curves)
+        over_1, under_1, own_1 = (xp.take(curve, k + 1) for curve in curves)
+        here = plus * over - minus * under - own
+        there = plus * over_1 - minus * under_1 - own_1
+        at = k + here / xp.maximum(here - there, 1e-30)
+    return units * xp.maximum(own + (at - k) * (own_1 - own), 0.0)
+
+
+def naive(design: Design, stimulus: Stimulus, shifts: dict[str, Any]) -> Any:
+    """Decisions, a chip and a frame at a time."""
+    encoded, found = design.encode(stimulus.x), []
+    for chip in range(len(next(iter(shifts.values())))):
+        own = {name: array[chip] for name, array in shifts.items()}
+        currents = {s.name: s.currents(design.signals, own, design.technology) for s in design.stages}
+        states = {m.name: np.broadcast_to(m.start(), (len(stimulus), m.size)) for m in design.memories}
+        scores = 0.0
+        for t in range(stimulus.x.shape[1]):
+            frame = {name: current[:, t] for name, current in encoded.items()}
+            outputs, states = forward(np, design, currents, frame, states)
+            scores = scores + (outputs[0] - sum(outputs[1:]))
+        found.append(np.argmax(scores, axis=-1))
+    return np.array(found)
+
+
+def in_jax(design: Design, stimulus: Stimulus, shifts: dict[str, Any], together: int) -> Callable[[], Any]:
+    """The same in JAX, `together` chips at a time."""
+    import jax
+    import jax.numpy as jnp
+
+    currents = {s.name: s.currents(design.signals, shifts, design.technology) for s in design.stages}
+    chips = len(next(iter(shifts.values())))
+    given = {
+        stage: {key: jnp.asarray(np.broadcast_to(v, (chips, *np.shape(v)[-base(v, chips):])), jnp.float32)
+                for key, v in (each or {}).items()}
+        for stage, each in currents.items()
+    }  # fmt: skip
+    encoded = {
+        name: jnp.asarray(np.moveaxis(x, 1, 0), jnp.float32) for name, x in design.encode(stimulus.x).items()
+    }
+    start = {
+        m.name: jnp.broadcast_to(jnp.asarray(m.start(), jnp.float32), (len(stimulus), m.size))
+        for m in design.memories
+    }
+
+    def decide(chip: Any, inputs: Any) -> Any:
+        def step(states: Any, frame: Any) -> Any:
+            outputs, states = forward(jnp, design, chip, frame, states)
+            return states, outputs[0] - sum(outputs[1:])
+
+        _, logits = jax.lax.scan(step, start, inputs)
+        return jnp.argmax(logits.sum(axis=0), axis=-1)
+
+    run = jax.jit(
+        lambda given, inputs: jax.lax.map(lambda chip: decide(chip, inputs), given, batch_size=together)
+    )
+    return lambda: np.asarray(run(given, encoded))
+
+
+def base(value: Any, chips: int) -> int:
+    """Dimensions of a parameter without the one for chips."""
+    shape = np.shape(value)
+    return len(shape) - 1 if shape and shape[0] == chips else len(shape)
+
+
+def plain_jax(chips: int, inputs: int, frames: int) -> Callable[[], Any]:
+    """The trained network's equations with a gain of its own on every weight of every chip."""
+    import jax
+    import jax.numpy as jnp
+
+    random = np.random.default_rng(0)
+    sizes = {"input": (4, 13), "candidate": (4, 4), "readout": (2, 4)}
+    weights = {k: jnp.asarray(random.normal(0, 1, (chips, *s)), jnp.float32) for k, s in sizes.items()}
+    x = jnp.asarray(random.normal(0, 1, (frames, inputs, 13)), jnp.float32)
+
+    def decide(chip: Any) -> Any:
+        def step(bit: Any, frame: Any) -> Any:
+            hidden = frame @ chip["input"].T
+            c = jnp.maximum(hidden @ chip["candidate"].T, 0.0)
+            bit = jnp.where(c >= 1.0, 1.0, jnp.where(c < 0.5, 0.0, bit))
+            return bit, (hidden + bit) @ chip["readout"].T
+
+        _, logits = jax.lax.scan(step, jnp.zeros((inputs, 4), jnp.float32), x)
+        return jnp.argmax(logits.sum(axis=0), axis=-1)
+
+    run = jax.jit(lambda weights: jax.lax.map(decide, weights, batch_size=50))
+    return lambda: np.asarray(run(weights))
+
+
+# --- measuring ----------------------------------------------------------------------------------------------
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -41,56 +205,88 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def naive(design: Design, stimulus: Stimulus, chips: int) -> None:
-    """A chip at a time, a frame at a time."""
-    with mock.patch.object(behavioral, "ROWS", 1):
-        for chip in range(chips):
-            BehavioralModel(design, draw(design, [chip], 0)).decisions(stimulus)
+def ours(design: Design, stimulus: Stimulus, chips: int, workers: int) -> None:
+    """Accuracies as `robustness` finds them."""
+    labels = np.zeros(len(stimulus), dtype=np.int64)
+    chip_accuracies(design, stimulus, labels, range(chips), 0, workers=workers)
+
+
+def memory(chips: int, inputs: int, frames: int) -> float:
+    """Peak resident size (MB) of a process of its own."""
+    asked = ["--peak", "--chips", str(chips), "--inputs", str(inputs), "--frames", str(frames)]
+    return float(subprocess.run([sys.executable, __file__, *asked], check=True, capture_output=True).stdout)
+
+
+def peak(chips: int, inputs: int, frames: int) -> float:
+    """Peak resident size (MB) of this process after the work."""
+    import resource
+
+    ours(*problem(inputs, frames), chips, cores())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--chips", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chips", type=int, default=1000)
+    parser.add_argument("--inputs", type=int, default=100)
+    parser.add_argument("--frames", type=int, default=101)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peak", action="store_true", help="print the peak memory of one run and stop")
     given = parser.parse_args()
-    plan, network = read_plan(given.model / "config.yaml"), load_network(given.model)
-    design, _ = map_folder(given.model, network, plan.technology, plan.config.mapping)
-    split = plan.task.test
-    stimulus = make_stimulus(split.x, design.facts.input_size, design.facts.frame_period, split.lengths)
-
-    def blocked(some: Stimulus, chips: int, workers: int) -> float:
-        labels = np.zeros(len(some), dtype=np.int64)
-        return seconds(lambda: chip_accuracies(design, some, labels, range(chips), 0, workers=workers))
-
-    blocked(stimulus, 2, 1)  # compiles
-    steps = given.chips * int(stimulus.lengths.sum())
-    found: dict[str, list[float]] = {"naive": [], "blocked": [], "cores": []}
+    if given.peak:
+        print(peak(given.chips, given.inputs, given.frames))
+        return
+    design, stimulus = problem(given.inputs, given.frames)
+    some = max(given.chips // 50, 2)
+    few = draw(design, range(some), 0)
+    ours(design, stimulus, 4, 1)  # compiles
+    expected = BehavioralModel(design, few).decisions(stimulus)
+    agree = {"numpy": float((naive(design, stimulus, few) == expected).mean())}
+    shifts = draw(design, range(given.chips), 0)
+    tried = {together: in_jax(design, stimulus, shifts, together) for together in (10, 50, 250)}
+    for together, run in tried.items():
+        agree[f"jax, {together} at a time"] = float((run()[:some] == expected).mean())
+    best = min(tried, key=lambda together: seconds(tried[together]))
+    plain = plain_jax(given.chips, given.inputs, given.frames)
+    plain()
+    found: dict[str, list[float]] = {name: [] for name in ("chips", "one_thread", "jax", "plain", "numpy")}
     for _ in range(given.rounds):
-        found["naive"].append(seconds(lambda: naive(design, stimulus, given.chips)))
-        found["blocked"].append(blocked(stimulus, given.chips, 1))
-        found["cores"].append(blocked(stimulus, given.chips, cores()))
+        found["chips"].append(seconds(lambda: ours(design, stimulus, given.chips, cores())))
+        found["one_thread"].append(seconds(lambda: ours(design, stimulus, given.chips, 1)))
+        found["jax"].append(seconds(tried[best]))
+        found["plain"].append(seconds(plain))
+        found["numpy"].append(seconds(lambda: naive(design, stimulus, few)) * given.chips / some)
     middle = {way: statistics.median(times) for way, times in found.items()}
-    ratios = [slow / fast for slow, fast in zip(found["naive"], found["blocked"], strict=True)]
+    steps = given.chips * given.inputs * given.frames
     growth = {
-        "chips": {n: blocked(stimulus, n, 1) / n for n in (4, 16, 64)},
-        "inputs": {n: blocked(stimulus.select(range(n)), 8, 1) / n for n in (10, 100, len(stimulus))},
+        "chips": {n: seconds(lambda n=n: ours(design, stimulus, n, cores())) for n in (30, 100, 300, 1000)},
+        "inputs": {
+            n: seconds(lambda n=n: ours(design, stimulus.select(range(n)), 100, cores()))
+            for n in (given.inputs // 10, given.inputs // 3, given.inputs)
+        },
+        "frames": {
+            n: seconds(lambda n=n: ours(*problem(given.inputs, n), 100, cores())) for n in (30, 100, 300)
+        },
     }
     print(
         json.dumps(
             {
-                "model": given.model.name,
-                "chips": given.chips,
-                "chip_steps": steps,
-                "chip_steps_a_s": {way: steps / t for way, t in middle.items()},
-                "blocked_over_naive": middle["naive"] / middle["blocked"],
-                "spread": [min(ratios), max(ratios)],
-                "cores_over_one": middle["blocked"] / middle["cores"],
-                "seconds_each": growth,
+                "network": "13-4-4-2, fq_bmru",
+                "chips": given.chips, "inputs": given.inputs, "frames": given.frames,
+                "seconds": middle,
+                "nanoseconds_a_chip_step": {way: 1e9 * t / steps for way, t in middle.items()},
+                "faster_than_jax": middle["jax"] / middle["chips"],
+                "faster_than_numpy": middle["numpy"] / middle["chips"],
+                "slower_than_plain_jax": middle["chips"] / middle["plain"],
+                "threads": middle["one_thread"] / middle["chips"],
+                "jax_chips_at_a_time": best,
+                "equal_decisions": agree,
+                "growth_seconds": growth,
+                "peak_mb": {n: memory(n, given.inputs, given.frames) for n in (100, given.chips)},
                 "machine": {
                     "processor": platform.processor() or platform.machine(), "cores": cores(),
                     "load": os.getloadavg()[0], "numpy": np.__version__, "numba": numba.__version__,
-                    "cmru_hw": __version__,
+                    "jax": __import__("jax").__version__, "cmru_hw": __version__,
                 },
             },
             indent=1,
