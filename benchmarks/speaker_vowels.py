@@ -21,8 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch and numba start their pools
-os.environ["NUMBA_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch and numba start their pools
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import numba
 import numpy as np

@@ -19,8 +19,8 @@ from cmru_hw.primitives.device import Array
 from cmru_hw.stimulus import Stimulus
 from cmru_hw.variation import draw
 
-CHIPS_AT_A_TIME = 4
-"""In one model; few, so that what they hold stays in a core's cache."""
+ROWS_A_FRAME = 2048
+"""Chips times inputs in one model, about: what they hold stays in a core's cache, and outweighs Python."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,16 @@ def chip_accuracies(
     Memory does not grow with the number of chips, and results do not depend on the number of threads.
     """
 
+    together = max(1, ROWS_A_FRAME // len(stimulus))
+
     def some(start: int) -> Array:
-        numbers = chips[start : start + CHIPS_AT_A_TIME]
+        numbers = chips[start : start + together]
         model = BehavioralModel(design, draw(design, numbers, seed, sigma_scale), seed=seed, intrinsic=noise)
         return np.asarray((model.decisions(stimulus) == labels).mean(axis=-1))
 
     found: list[Array] = []
     with ThreadPoolExecutor(workers or cores()) as pool:
-        for accuracies in pool.map(some, range(0, len(chips), CHIPS_AT_A_TIME)):
+        for accuracies in pool.map(some, range(0, len(chips), together)):
             found.append(accuracies)
             if progress:
                 progress(sum(map(len, found)))

@@ -26,7 +26,7 @@ def test_accuracy_of_a_chip_does_not_depend_on_how_many_run_at_a_time(
 ) -> None:
     found = []
     for some in (1, 4, 20):
-        monkeypatch.setattr(robustness, "CHIPS_AT_A_TIME", some)
+        monkeypatch.setattr(robustness, "ROWS_A_FRAME", some * len(STIMULUS))
         found.append(chip_accuracies(DESIGN, STIMULUS, NOMINAL, range(10), seed=1, sigma_scale=4.0))
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
@@ -59,7 +59,7 @@ def test_more_mismatch_costs_accuracy() -> None:
 
 
 def test_progress_counts_the_chips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robustness, "CHIPS_AT_A_TIME", 2)
+    monkeypatch.setattr(robustness, "ROWS_A_FRAME", 2 * len(STIMULUS))
     seen: list[int] = []
     chip_accuracies(DESIGN, STIMULUS, NOMINAL, range(5), seed=0, progress=seen.append)
     assert seen == [2, 4, 5]
