@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from numba import prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cmru_hw.nn.buffers import empty_like
 from cmru_hw.nn.scan import LANES, Kernel, check_scan_input, runs_compiled, tree_scan
 
 
@@ -37,7 +39,7 @@ class _ClippedScan(torch.autograd.Function):
     def forward(ctx: Any, b: Tensor, s0: Tensor, limit: float) -> Tensor:
         if runs_compiled(b):
             b, s0 = b.contiguous(), s0.contiguous()
-            s = torch.empty_like(b)
+            s = empty_like(b)
             _forward_kernel(_scalar(limit, b), b, s0, s)
         else:
             s = tree_clipped_scan(b, s0, limit)
@@ -50,7 +52,7 @@ class _ClippedScan(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         b, s, s0 = ctx.saved_tensors
         if runs_compiled(s):
-            db = torch.empty_like(s)
+            db = empty_like(s)
             limit = _scalar(ctx.limit, b)
             _backward_kernel(limit, b, s, s0, grad.contiguous(), db)
         else:
@@ -71,11 +73,12 @@ def _forward_kernel(limit, b, s0, s):  # type: ignore[no-untyped-def]
         i = job // blocks
         first = (job % blocks) * LANES
         last = min(first + LANES, units)
-        for n in range(first, last):
-            s[i, 0, n] = min(max(s0[i, n] + b[i, 0, n], -limit), limit)
-        for t in range(1, steps):
-            for n in range(first, last):
-                s[i, t, n] = min(max(s[i, t - 1, n] + b[i, t, n], -limit), limit)
+        state = s0[i, first:last].copy()
+        for t in range(steps):
+            bt, st = b[i, t, first:last], s[i, t, first:last]
+            for n in range(last - first):
+                state[n] = min(max(state[n] + bt[n], -limit), limit)
+                st[n] = state[n]
 
 
 @Kernel
@@ -87,15 +90,13 @@ def _backward_kernel(limit, b, s, s0, grad, db):  # type: ignore[no-untyped-def]
         i = job // blocks
         first = (job % blocks) * LANES
         last = min(first + LANES, units)
-        for n in range(first, last):
-            db[i, steps - 1, n] = grad[i, steps - 1, n]
-        for t in range(steps - 1, 0, -1):
-            for n in range(first, last):
-                passed = db[i, t, n] if abs(s[i, t - 1, n] + b[i, t, n]) <= limit else nothing
-                db[i, t, n] = passed
-                db[i, t - 1, n] = grad[i, t - 1, n] + passed
-        for n in range(first, last):
-            db[i, 0, n] = db[i, 0, n] if abs(s0[i, n] + b[i, 0, n]) <= limit else nothing
+        later = np.zeros(last - first, s.dtype)
+        for t in range(steps - 1, -1, -1):
+            before = s[i, t - 1, first:last] if t else s0[i, first:last]
+            bt, gt, dbt = b[i, t, first:last], grad[i, t, first:last], db[i, t, first:last]
+            for n in range(last - first):
+                later[n] = gt[n] + later[n] if abs(before[n] + bt[n]) <= limit else nothing
+                dbt[n] = later[n]
 
 
 def tree_clipped_scan(b: Tensor, s0: Tensor, limit: float) -> Tensor:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LANES = 64
+from cmru_hw.nn.buffers import empty_like
+
+LANES = 128
 """Units that one job of the CPU kernels walks through time with: a few cache lines of each array."""
 
 PARALLEL_FROM = 2**17
@@ -86,7 +89,7 @@ class _LinearScan(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, s0: Tensor) -> Tensor:
         if runs_compiled(b):
             a, b, s0 = a.contiguous(), b.contiguous(), s0.contiguous()
-            s = torch.empty_like(b)
+            s = empty_like(b)
             _forward_kernel(a, b, s0, s)
         else:
             s = tree_scan(a, b, s0)
@@ -98,7 +101,7 @@ class _LinearScan(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, s, s0 = ctx.saved_tensors
         if runs_compiled(s):
-            da, db = torch.empty_like(s), torch.empty_like(s)
+            da, db = empty_like(s), empty_like(s)
             _backward_kernel(a, s, s0, grad.contiguous(), da, db)
         else:
             da, db = tree_backward(a, s, s0, grad)
@@ -113,11 +116,12 @@ def _forward_kernel(a, b, s0, s):  # type: ignore[no-untyped-def]
         i = job // blocks
         first = (job % blocks) * LANES
         last = min(first + LANES, units)
-        for n in range(first, last):
-            s[i, 0, n] = a[i, 0, n] * s0[i, n] + b[i, 0, n]
-        for t in range(1, steps):
-            for n in range(first, last):
-                s[i, t, n] = a[i, t, n] * s[i, t - 1, n] + b[i, t, n]
+        state = s0[i, first:last].copy()
+        for t in range(steps):
+            at, bt, st = a[i, t, first:last], b[i, t, first:last], s[i, t, first:last]
+            for n in range(last - first):
+                state[n] = at[n] * state[n] + bt[n]
+                st[n] = state[n]
 
 
 @Kernel
@@ -128,14 +132,16 @@ def _backward_kernel(a, s, s0, grad, da, db):  # type: ignore[no-untyped-def]
         i = job // blocks
         first = (job % blocks) * LANES
         last = min(first + LANES, units)
-        for n in range(first, last):
-            db[i, steps - 1, n] = grad[i, steps - 1, n]
-        for t in range(steps - 2, -1, -1):
-            for n in range(first, last):
-                db[i, t, n] = grad[i, t, n] + a[i, t + 1, n] * db[i, t + 1, n]
-                da[i, t + 1, n] = db[i, t + 1, n] * s[i, t, n]
-        for n in range(first, last):
-            da[i, 0, n] = db[i, 0, n] * s0[i, n]
+        later = np.zeros(last - first, s.dtype)
+        for t in range(steps - 1, -1, -1):
+            before = s[i, t - 1, first:last] if t else s0[i, first:last]
+            at, gt = a[i, t, first:last], grad[i, t, first:last]
+            dat, dbt = da[i, t, first:last], db[i, t, first:last]
+            for n in range(last - first):
+                g = gt[n] + later[n]
+                dbt[n] = g
+                dat[n] = g * before[n]
+                later[n] = g * at[n]
 
 
 def tree_scan(a: Tensor, b: Tensor, s0: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cmru_hw.nn import clipped_scan, linear_scan
+from cmru_hw.nn.buffers import empty_like
 from cmru_hw.nn.saturating_scan import tree_clipped_backward, tree_clipped_scan
 from cmru_hw.nn.scan import LANES, PARALLEL_FROM, tree_backward, tree_scan
 
@@ -93,13 +94,16 @@ def test_clipped_tree_path_equals_compiled_path_on_real_steps(shape, seed, limit
 
 def test_all_threads_equal_one_thread():
     """A scan above the size where it goes parallel, piece by piece below it."""
-    a, b, s0 = inputs = draw((5, 200, 2 * LANES + 7), 6, torch.float32)
+    units = 2 * LANES + 7
+    a, b, s0 = inputs = draw((5, 200, units), 6, torch.float32)
     assert b.numel() >= PARALLEL_FROM
     s, clipped = linear_scan(*inputs), clipped_scan(b, s0, 2)
     whole = [*gradients(s, inputs), *gradients(clipped, [b, s0])]
-    pieces = [linear_scan(a[:, :, n : n + 9], b[:, :, n : n + 9], s0[:, n : n + 9]) for n in range(0, 135, 9)]
+    pieces = [
+        linear_scan(a[:, :, n : n + 9], b[:, :, n : n + 9], s0[:, n : n + 9]) for n in range(0, units, 9)
+    ]
     assert torch.equal(torch.cat(pieces, 2), s)
-    saturated = [clipped_scan(b[:, :, n : n + 9], s0[:, n : n + 9], 2) for n in range(0, 135, 9)]
+    saturated = [clipped_scan(b[:, :, n : n + 9], s0[:, n : n + 9], 2) for n in range(0, units, 9)]
     assert torch.equal(torch.cat(saturated, 2), clipped)
     parts = [*gradients(torch.cat(pieces, 2), inputs), *gradients(torch.cat(saturated, 2), [b, s0])]
     assert all(torch.equal(part, want) for part, want in zip(parts, whole, strict=True))
@@ -183,3 +187,27 @@ def test_gpu_equals_cpu():
     torch.testing.assert_close(
         clipped_scan(there[1], there[2], 2).cpu(), clipped_scan(inputs[1], inputs[2], 2)
     )
+
+
+def test_large_results_use_memory_again_but_never_what_something_holds() -> None:
+    """Three of a mebibyte: the one let go of comes back, those held and a view's do not."""
+    like = torch.zeros(2, 1024, 128)
+    first, second = empty_like(like), empty_like(like)
+    taken, view = first.data_ptr(), second[1:]
+    held = second.data_ptr()
+    del first, second
+    third, fourth = empty_like(like), empty_like(like)
+    assert third.data_ptr() == taken
+    assert fourth.data_ptr() not in (taken, held)
+    assert (third.shape, third.stride(), third.dtype) == (like.shape, like.stride(), like.dtype)
+    view.fill_(3.0)
+    assert empty_like(torch.zeros(4)).shape == (4,)
+
+
+def test_gradients_of_large_scans_are_not_written_over() -> None:
+    a, b, s0 = inputs = draw((4, 1024, 64), 8, torch.float32)
+    kept = [(s := linear_scan(a, b, s0)), *torch.autograd.grad(s.sum(), inputs)]
+    copies = [tensor.clone() for tensor in kept]
+    for _ in range(5):
+        gradients(linear_scan(a, b, s0), inputs)
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip(kept, copies, strict=True))
