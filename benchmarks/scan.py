@@ -5,7 +5,8 @@
 
 s_t = a_t s_{t-1} + b_t in float32 with gradients to a and b: `linear_scan`, `jax.lax.scan` and
 `jax.lax.associative_scan` (both jitted), and the time that moving the eight arrays involved takes at the
-bandwidth of a copy, each in turn `--rounds` times. Ratios are of medians.
+bandwidth of a copy, each in turn `--rounds` times, twice a turn, of which the second counts: the threads of
+the one before spin on for a while. Ratios are of medians.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ import torch
 from cmru_hw import __version__
 from cmru_hw.nn.scan import linear_scan
 
-REST = 0.02  # s before each run: the threads of the one before spin on for a while
 ARRAYS = 8  # read a, b and write s; read a, s, ds and write da, db
 
 
@@ -92,7 +92,7 @@ def main() -> None:
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(given.rounds + 1):
             for name, run in ways.items():
-                time.sleep(REST)
+                run()
                 began = time.perf_counter()
                 run()
                 times[name].append(time.perf_counter() - began)
