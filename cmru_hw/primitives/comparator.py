@@ -157,9 +157,11 @@ class WindowComparator(Decider):
 
     def thresholds(self, currents: Mapping[str, Array], values: Mapping[str, Array]) -> tuple[Array, Array]:
         """+beta and -beta at the diodes of P and M."""
-        beta = values[self.threshold_signal] if self.threshold_signal else 1.0
-        up, down = (beta * currents["threshold"][..., k] / currents["win"][..., k] for k in range(2))
-        return up, -down
+        up, down = (currents["threshold"][..., k] / currents["win"][..., k] for k in range(2))
+        if not self.threshold_signal:
+            return up, -down
+        beta = values[self.threshold_signal]
+        return beta * over_batch(up), -beta * over_batch(down)
 
     def advance(self, frame: Frame, currents: Mapping[str, Array]) -> None:
         """The decisions of this frame."""
