@@ -4,7 +4,8 @@
 
 CMRU networks of one layer with random weights, both ways in turn on one core, `--rounds` times. Seconds are
 those of the processor, of ngspice and of Python, so that another load does not tell; the ratio is that of the
-medians, and `spread` the smallest and largest ratio of a round.
+medians, and `spread` the smallest and largest ratio of a round. Beside it the behavioural model, a chip, an
+input and a frame among many.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 from cmru_hw import __version__
+from cmru_hw.analysis.robustness import chip_accuracies
 from cmru_hw.design import Design
 from cmru_hw.mapping import MappingConfig, map_network
 from cmru_hw.nn.network import Network, NetworkConfig
@@ -54,6 +56,16 @@ def processor_time() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
+def behavioral_time(design: Design) -> float:
+    """Processor seconds of the behavioural model for a chip, an input and a frame, on one thread."""
+    x = np.random.default_rng(0).normal(0, 1, (16, 64, 8))
+    stimulus, labels = make_stimulus(x, 8, design.facts.frame_period), np.zeros(16, dtype=np.int64)
+    chip_accuracies(design, stimulus, labels, range(1), 0, workers=1)  # compiles
+    began = processor_time()
+    chip_accuracies(design, stimulus, labels, range(16), 0, workers=1)
+    return (processor_time() - began) / (16 * 16 * 64)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cells", type=int, nargs="*", default=[2, 4, 8, 16])
@@ -81,6 +93,7 @@ def main() -> None:
                 "unit_transistors": design.transistors,
                 "flat_s_a_frame": statistics.median(seconds[False]) / given.frames,
                 "parted_s_a_frame": statistics.median(seconds[True]) / given.frames,
+                "behavioral_s_a_frame": behavioral_time(design),
                 "ratio": statistics.median(seconds[False]) / statistics.median(seconds[True]),
                 "spread": [min(ratios), max(ratios)],
                 "states_differ": int((states[False] != states[True]).sum()),

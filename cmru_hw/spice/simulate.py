@@ -37,7 +37,7 @@ from cmru_hw.variation import chip_count, one_chip
 
 POINTS_A_FRAME = 20  # of the waveforms that are kept
 STEPS_A_FRAME = 10  # at least
-SECONDS_A_FRAME = 30.0  # time limit
+SECONDS_A_FRAME = 30.0  # time limit, of 10000 unit transistors
 SOURCE_ABSTOL = 1e-15
 """A for each clocked cell. abstol bounds the current of every source too; on a clock net it is all charge,
 and at 1e-16 A some decks did not converge (`timestep too small`). No source holds charge, and signals are
@@ -77,7 +77,7 @@ def job(
         initial=initial_voltages(design),
         temperature=design.technology.temperature_celsius,
         files=includes(design),
-        time_limit=60.0 + SECONDS_A_FRAME * frames,
+        time_limit=60.0 + SECONDS_A_FRAME * frames * max(1.0, design.transistors / 10000),
     )
 
 
