@@ -5,7 +5,7 @@
 CMRU networks of one layer with random weights, both ways in turn on one core, `--rounds` times. Seconds are
 those of the processor, of ngspice and of Python, so that another load does not tell; the ratio is that of the
 medians, and `spread` the smallest and largest ratio of a round. Beside it the behavioural model, a chip, an
-input and a frame among many.
+input and a frame among many. Then eight inputs of four cells with one worker and with two, by the clock.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import platform
 import resource
 import statistics
+import time
 
 import numpy as np
 import torch
@@ -66,6 +67,20 @@ def behavioral_time(design: Design) -> float:
     return (processor_time() - began) / (16 * 16 * 64)
 
 
+def two_workers(design: Design, inputs: int, frames: int, rounds: int) -> dict[str, object]:
+    """Wall time of some inputs with one worker and with two, in turn."""
+    x = np.random.default_rng(1).normal(0, 1, (inputs, frames, 8))
+    stimulus = make_stimulus(x, 8, design.facts.frame_period)
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for workers in (1, 2):
+            began = time.perf_counter()
+            simulate(design, stimulus, workers=workers, checked=0)
+            seconds[workers].append(time.perf_counter() - began)
+    ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
+    return {"inputs": inputs, "ratio": statistics.median(ratios), "spread": [min(ratios), max(ratios)]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cells", type=int, nargs="*", default=[2, 4, 8, 16])
@@ -99,13 +114,21 @@ def main() -> None:
                 "states_differ": int((states[False] != states[True]).sum()),
             }
         )
+    workers = two_workers(random_design(4, given.levels), 8, given.frames, given.rounds)
     machine = {
         "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
         "load": os.getloadavg()[0], "ngspice": find_ngspice()[1], "cmru_hw": __version__,
     }  # fmt: skip
     print(
         json.dumps(
-            {"levels": given.levels, "frames": given.frames, "rows": rows, "machine": machine}, indent=1
+            {
+                "levels": given.levels,
+                "frames": given.frames,
+                "rows": rows,
+                "two_workers": workers,
+                "machine": machine,
+            },
+            indent=1,
         )
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
-from cmru_hw.primitives.device import Array, Shifts
+from cmru_hw.primitives.device import Array, Shifts, draw_shifts
 
 
 def draw(design: Design, chips: Sequence[int], seed: int, scale: float = 1.0) -> dict[str, Array]:
@@ -19,14 +19,8 @@ def draw(design: Design, chips: Sequence[int], seed: int, scale: float = 1.0) ->
     """
     if not scale >= 0:
         raise ConfigError(f"mismatch: scale must be >= 0, got {scale}")
-    devices = design.devices()
-    technology = design.technology
-    shifts = {name: np.empty((len(chips), *array.units.shape)) for name, array in devices.items()}
-    for row, chip in enumerate(chips):
-        generator = np.random.default_rng([seed, chip])
-        for name, array in devices.items():
-            shifts[name][row] = array.drawn(generator, technology, scale)
-    return shifts
+    generators = [np.random.default_rng([seed, chip]) for chip in chips]
+    return draw_shifts(design.devices(), design.technology, generators, scale)
 
 
 def chip_count(design: Design, shifts: Shifts) -> int | None:

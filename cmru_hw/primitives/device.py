@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,19 +38,37 @@ class DeviceArray:
         """Active (gate) area in m^2."""
         return self.count * self.geometry.w_um * self.geometry.l_um * 1e-12
 
-    def drawn(self, random: np.random.Generator, technology: Technology, scale: float = 1.0) -> Array:
-        """One draw of the transistors' shifts (V), [...]; 0 where there is none.
+    def sigmas(self, technology: Technology) -> tuple[Array, Array]:
+        """Of thresholds, A_VT / sqrt(W L M), and of current factors, n U_T A_beta / sqrt(W L M); both in V.
 
-        Pelgrom: thresholds and current factors, independent, of sigma A_VT / sqrt(W L M) and
-        A_beta / sqrt(W L M), times `scale`. A generator in the same state gives the same transistors at
-        every temperature.
+        Pelgrom's, and 0 where there is no transistor.
         """
         area_um2 = self.geometry.w_um * self.geometry.l_um * np.maximum(self.units, 1)
-        threshold, factor = random.standard_normal((2, *self.units.shape)) * scale / np.sqrt(area_um2)
+        each = (self.units > 0) / np.sqrt(area_um2)
         slope = technology.slope_factor.of(self.polarity) * technology.thermal_voltage
-        volts = 1e-3 * technology.a_vt_mv_um.of(self.polarity) * threshold
-        volts -= slope * 1e-2 * technology.a_beta_percent_um.of(self.polarity) * factor
-        return np.where(self.units > 0, volts, 0.0)
+        threshold = 1e-3 * technology.a_vt_mv_um.of(self.polarity)
+        return threshold * each, slope * 1e-2 * technology.a_beta_percent_um.of(self.polarity) * each
+
+
+def draw_shifts(
+    devices: Mapping[str, DeviceArray],
+    technology: Technology,
+    generators: Sequence[np.random.Generator],
+    scale: float = 1.0,
+) -> dict[str, Array]:
+    """Shifts (V) of chips, one a generator, by part, [chips, ...]; sigmas times `scale`.
+
+    A generator in the same state gives the same transistors at every temperature.
+    """
+    count = 2 * sum(array.units.size for array in devices.values())
+    deviates = scale * np.stack([generator.standard_normal(count) for generator in generators])
+    shifts, first = {}, 0
+    for name, array in devices.items():
+        last = first + 2 * array.units.size
+        own = deviates[:, first:last].reshape(len(generators), 2, *array.units.shape)
+        threshold, factor = array.sigmas(technology)
+        shifts[name], first = threshold * own[:, 0] - factor * own[:, 1], last
+    return shifts
 
 
 def strength(shift: Array | float, polarity: Polarity, technology: Technology) -> Array:

@@ -15,7 +15,7 @@ from cmru_hw.design import Stage
 from cmru_hw.errors import SimulationError
 from cmru_hw.primitives.clock import BankClock, clock_net
 from cmru_hw.primitives.comparator import WindowComparator
-from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units
+from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, draw_shifts
 from cmru_hw.primitives.integrator import Integrator
 from cmru_hw.primitives.latch_bank import LatchBank
 from cmru_hw.primitives.mirror import Input
@@ -164,7 +164,8 @@ class Bench(ABC, Generic[R]):
     def draw(self, seed: int, scale: float = 1.0) -> dict[str, Array]:
         """Threshold shifts of one mismatched chip a cell (V)."""
         random = np.random.default_rng(seed)
-        return {name: array.drawn(random, self.technology, scale) for name, array in self.devices().items()}
+        drawn = draw_shifts(self.devices(), self.technology, [random], scale)
+        return {name: array[0] for name, array in drawn.items()}
 
     def mismatched(self, seed: int, scale: float = 1.0) -> Self:
         """The same bench with every cell a chip of its own."""
