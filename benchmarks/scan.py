@@ -1,7 +1,7 @@
 """The linear scan, forward and backward, against JAX; prints one JSON object.
 
     pip install jax
-    python benchmarks/scan.py --shapes 64,784,64 64,128,64 16,4096,128 8,16384,64
+    python benchmarks/scan.py [--shapes 64,784,64 64,128,64]
 
 s_t = a_t s_{t-1} + b_t in float32 with gradients to a and b: `linear_scan`, `jax.lax.scan` and
 `jax.lax.associative_scan` (both jitted), and the time that moving the eight arrays involved takes at the
@@ -27,6 +27,7 @@ import torch
 from cmru_hw import __version__
 from cmru_hw.nn.scan import linear_scan
 
+SHAPES = ["64,784,64", "64,128,64", "16,4096,128", "8,256,64", "8,1024,64", "8,4096,64", "8,16384,64"]
 ARRAYS = 8  # read a, b and write s; read a, s, ds and write da, db
 
 
@@ -68,9 +69,7 @@ def copying(size: int) -> Callable[[], object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--shapes", nargs="*", default=["64,784,64", "64,128,64", "16,4096,128", "8,16384,64"]
-    )
+    parser.add_argument("--shapes", nargs="*", default=SHAPES)
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
     rows = []

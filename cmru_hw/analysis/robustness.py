@@ -19,7 +19,7 @@ from cmru_hw.primitives.device import Array
 from cmru_hw.stimulus import Stimulus
 from cmru_hw.variation import draw
 
-ROWS_A_FRAME = 2048
+ROWS_A_FRAME = 4096
 """Chips times inputs in one model, about: what they hold stays in a core's cache, and outweighs Python."""
 
 
