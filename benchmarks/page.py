@@ -126,14 +126,15 @@ def decks(found: dict[str, Any]) -> str:
             f"{row['flat_s_a_frame']:.2f}",
             f"{row['parted_s_a_frame']:.2f}",
             times(row["ratio"]),
+            times(row["ratio_by_the_clock"]),
             f"{1e6 * row['behavioral_s_a_frame']:.1f}",
             f"{row['flat_s_a_frame'] / row['behavioral_s_a_frame']:.1e}",
-            str(row["states_differ"]),
+            f"{row['states_differ']} of {row['states']}",
         ]
         for row in found["spice"]["rows"]
     ]
     head = [
-        "cells", "unit transistors", "one deck, s a frame", "in parts, s a frame", "ratio",
+        "cells", "unit transistors", "one deck, s a frame", "in parts, s a frame", "ratio", "by the clock",
         "behavioural, us", "times less than one deck", "states differ",
     ]  # fmt: skip
     return table(head, rows)

@@ -106,7 +106,9 @@ def main() -> None:
                 "power_error": {"mean": float(error.mean()), "worst": float(np.abs(error).max())},
                 "power_ks_p": float(ks_2samp(*power.T).pvalue),
                 "block_error": {
-                    key: float(both[:, 0].mean() / both[:, 1].mean() - 1) for key, both in blocks.items()
+                    key: float(both[:, 0].mean() / both[:, 1].mean() - 1)
+                    for key, both in blocks.items()
+                    if both.any()
                 },
                 "machine": {
                     "cores": cores(), "load": os.getloadavg()[0], "ngspice": find_ngspice()[1],

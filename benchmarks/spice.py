@@ -2,9 +2,10 @@
 
     python benchmarks/spice.py --cells 2 4 8 16 --frames 6
 
-CMRU networks of one layer with random weights, both ways in turn on one core, `--rounds` times. Seconds are
+CMRU networks of one layer with random weights, both ways in turn, `--rounds` times. Seconds are
 those of the processor, of ngspice and of Python, so that another load does not tell; the ratio is that of the
-medians, and `spread` the smallest and largest ratio of a round. Beside it the behavioural model, a chip, an
+medians, `spread` the smallest and largest ratio of a round, `ratio_by_the_clock` that of the time it took on
+all cores: one deck has one. Beside it the behavioural model, a chip, an
 input and a frame among many. Then eight inputs of four cells with one worker and with two, by the clock.
 """
 
@@ -26,6 +27,7 @@ from cmru_hw.analysis.robustness import chip_accuracies
 from cmru_hw.design import Design
 from cmru_hw.mapping import MappingConfig, map_network
 from cmru_hw.nn.network import Network, NetworkConfig
+from cmru_hw.result import Result
 from cmru_hw.spice.ngspice import find_ngspice
 from cmru_hw.spice.simulate import simulate
 from cmru_hw.stimulus import make_stimulus
@@ -67,6 +69,15 @@ def behavioral_time(design: Design) -> float:
     return (processor_time() - began) / (16 * 16 * 64)
 
 
+def differences(design: Design, flat: Result, parted: Result) -> dict[str, object]:
+    """How many states differ, and how far (A) from its threshold a candidate was where a cell's first did."""
+    differ = flat.states[0] != parted.states[0]
+    up, down = design.thresholds(0, {})
+    margin = np.minimum(np.abs(flat.candidates[0] - up), np.abs(flat.candidates[0] - down))
+    first = differ & (np.cumsum(differ, axis=1) == 1)
+    return {"states_differ": int(differ.sum()), "margins_a": margin[first].tolist()}
+
+
 def two_workers(design: Design, inputs: int, frames: int, rounds: int) -> dict[str, object]:
     """Wall time of some inputs with one worker and with two, in turn."""
     x = np.random.default_rng(1).normal(0, 1, (inputs, frames, 8))
@@ -94,13 +105,15 @@ def main() -> None:
         x = np.random.default_rng(0).normal(0, 1, (1, given.frames, 8))
         stimulus = make_stimulus(x, 8, design.facts.frame_period)
         seconds: dict[bool, list[float]] = {False: [], True: []}
-        states = {}
+        clock: dict[bool, list[float]] = {False: [], True: []}
+        found: dict[bool, Result] = {}
         for _ in range(given.rounds):
             for partition in (False, True):
-                began = processor_time()
-                result = simulate(design, stimulus, workers=1, checked=0, partition=partition)
+                began, at = processor_time(), time.perf_counter()
+                result = simulate(design, stimulus, checked=0, partition=partition)
                 seconds[partition].append(processor_time() - began)
-                states[partition] = result.states[0]
+                clock[partition].append(time.perf_counter() - at)
+                found[partition] = result
         ratios = [flat / parted for flat, parted in zip(seconds[False], seconds[True], strict=True)]
         rows.append(
             {
@@ -111,7 +124,9 @@ def main() -> None:
                 "behavioral_s_a_frame": behavioral_time(design),
                 "ratio": statistics.median(seconds[False]) / statistics.median(seconds[True]),
                 "spread": [min(ratios), max(ratios)],
-                "states_differ": int((states[False] != states[True]).sum()),
+                "ratio_by_the_clock": statistics.median(clock[False]) / statistics.median(clock[True]),
+                "states": found[True].states[0].size,
+                **differences(design, found[False], found[True]),
             }
         )
     workers = two_workers(random_design(4, given.levels), 8, given.frames, given.rounds)
