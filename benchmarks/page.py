@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from cmru_hw.config import write_atomically
 from cmru_hw.report.plots import BEHAVIORAL, INK, SPICE, styled, svg
@@ -94,7 +95,10 @@ def scans(found: dict[str, Any]) -> str:
                 times(alone["faster_than_associative_scan"]) if alone else "",
             ]
         )
-    head = ["B, T, N", "ms", "memory bound", "`lax.scan`", "`associative_scan`", "the same, one core"]
+    head = [
+        "B, T, N", "ms", "over the memory bound", "faster than `lax.scan`", "than `associative_scan`",
+        "the same, one core",
+    ]  # fmt: skip
     return table(head, rows)
 
 
@@ -169,7 +173,10 @@ def growth(found: dict[str, Any]) -> Figure:
         )
     cells.set(xlabel="CMRU cells of a layer", ylabel="processor s a frame", title="ngspice")
     for axes in (steps, many, cells):
-        axes.legend()
+        axes.legend(fontsize=7)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
     return made
 
 

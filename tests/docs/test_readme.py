@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,10 @@ def test_calibration_table_is_the_measured_one():
     found = re.search(r"<!-- calibration table -->\n(.*?)\n?<!-- /calibration table -->", page, re.DOTALL)
     assert found
     assert found[1] == expected, f"the table should be:\n{expected}"
+
+
+def test_the_page_of_measurements_is_made_from_the_results(tmp_path: Path) -> None:
+    made = [sys.executable, ROOT / "benchmarks/page.py", ROOT / "benchmarks/results", tmp_path]
+    subprocess.run(made, check=True)
+    assert (tmp_path / "speed.md").read_text() == (ROOT / "docs/speed.md").read_text()
+    assert (tmp_path / "images" / "speed.svg").stat().st_size > 5000
