@@ -16,8 +16,7 @@ transistors; k and the capacitances by `characterize` in ngspice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from scipy.special import gammaln
@@ -25,9 +24,6 @@ from scipy.special import gammaln
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.noise_source import CHARGE
 from cmru_hw.technology import Polarity, Technology
-
-if TYPE_CHECKING:
-    from cmru_hw.primitives.signal import Signal
 
 
 class Spectrum(NamedTuple):
@@ -83,27 +79,3 @@ def decision_bandwidth(current: Array, capacitance: float, fall: float, technolo
     a = letting_go * conductance(current, "n", technology) / capacitance
     a = np.maximum(a, 1e-12)
     return np.exp(gammaln(2 * a) - 2 * gammaln(a) - a * np.log(4.0)) / (2 * letting_go)
-
-
-def node_capacitances(
-    signals: Mapping[str, Signal], technology: Technology
-) -> dict[str, tuple[Array, Array]]:
-    """By stage, F at its diodes and at the diodes of its copies, [size] each."""
-    found = {}
-    nets: dict[str, float] = {}
-    for stage in signals.values():
-        for load in stage.loads(signals, technology):
-            per_unit = technology.gate_capacitance.of(load.polarity)
-            nets[load.net] = nets.get(load.net, 0.0) + load.units * per_unit
-    for stage in signals.values():
-        diode = stage.diode_units * technology.diode_capacitance.of(stage.polarity)
-        copy = stage.diode_units * technology.diode_capacitance.of(stage.other)
-        copied_gate = stage.copied * stage.diode_units * technology.gate_capacitance.of(stage.polarity)
-        drains = stage.drains(technology)
-        copied_drain = stage.diode_units * technology.drain_capacitance.of(stage.polarity)
-        loads = np.array([[nets.get(net, 0.0) for net in nets_of] for nets_of in stage.nets()])
-        found[stage.name] = (
-            diode + copied_gate + drains + loads[:, 0],
-            copy + copied_drain + loads[:, 1],
-        )
-    return found

@@ -240,6 +240,30 @@ def devices_of(stages: Iterable[Signal], technology: Technology) -> dict[str, De
     }
 
 
+def node_capacitances(
+    signals: Mapping[str, Signal], technology: Technology
+) -> dict[str, tuple[Array, Array]]:
+    """By stage, F at its diodes and at the diodes of its copies, [size] each."""
+    found = {}
+    nets: dict[str, float] = {}
+    for stage in signals.values():
+        for load in stage.loads(signals, technology):
+            per_unit = technology.gate_capacitance.of(load.polarity)
+            nets[load.net] = nets.get(load.net, 0.0) + load.units * per_unit
+    for stage in signals.values():
+        diode = stage.diode_units * technology.diode_capacitance.of(stage.polarity)
+        copy = stage.diode_units * technology.diode_capacitance.of(stage.other)
+        copied_gate = stage.copied * stage.diode_units * technology.gate_capacitance.of(stage.polarity)
+        drains = stage.drains(technology)
+        copied_drain = stage.diode_units * technology.drain_capacitance.of(stage.polarity)
+        loads = np.array([[nets.get(net, 0.0) for net in nets_of] for nets_of in stage.nets()])
+        found[stage.name] = (
+            diode + copied_gate + drains + loads[:, 0],
+            copy + copied_drain + loads[:, 1],
+        )
+    return found
+
+
 class Decider(Signal):
     """A stage that compares a layer's candidates with their thresholds."""
 

@@ -183,6 +183,7 @@ def test_simulate_refuses_missing_files_and_wrong_options(
         (("simulate", design, "--input", x, "-o", out, "--chips", "-1"), "--chips"),
         (("simulate", design, "--input", x, "-o", out, "--seed", "-1"), "--seed"),
         (("simulate", design, "--input", x, "-o", out, "--workers", "0"), "--workers"),
+        (("simulate", design, "--input", x, "-o", out, "--noise", "--engine", "ngspice"), "--noise"),
         (("simulate", design, "-o", out), "--input"),
         (("simulate", design, "--input", x), "-o"),
         (("power", design, "--engine", "both"), "both"),

@@ -172,6 +172,11 @@ def test_robustness_of_given_labels(design: Path, x: Path, tmp_path: Path, comma
     assert found["chips"] == 12
     exact = json.loads(command("robustness", design, *arguments, "--sigma-scale", 0).out)
     assert (exact["mean_accuracy"], exact["std_accuracy"], exact["yield"]) == (1.0, 0.0, 1.0)
+    noisy = ("simulate", design, "--input", x, "--noise", "-o", tmp_path / "noisy.npz")
+    assert command(*noisy).code == 0
+    quiet, shaken = (arrays(tmp_path / f"{name}.npz")["logits"] for name in ("nominal", "noisy"))
+    valid = np.isfinite(quiet)
+    assert 0 < np.abs(shaken - quiet)[valid].mean() < 0.2 * np.abs(quiet[valid]).mean()
 
 
 def test_tables_are_printed_for_people(design: Path, x: Path, tmp_path: Path, command: Command) -> None:
