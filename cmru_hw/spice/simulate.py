@@ -19,7 +19,7 @@ from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.noise_source import Noise
 from cmru_hw.primitives.signal import Decider
 from cmru_hw.result import Result, stacked, write_arrays
-from cmru_hw.spice.job import FAST, LATCH, QUICK, Job, Tolerances, Transient
+from cmru_hw.spice.job import COPYING, FAST, LATCH, QUICK, Job, Tolerances, Transient
 from cmru_hw.spice.netlist import (
     ammeters,
     build,
@@ -47,6 +47,13 @@ LONGEST_STEP = 2e-3
 would blur clock edges: in frames of 2.5 s it made comparators decide wrongly."""
 
 
+def first_tolerances(design: Design) -> Tolerances:
+    """Of an input's first run: FAST, of clocked designs QUICK, where they integrate COPYING."""
+    if not design.clocks:
+        return FAST
+    return QUICK if all(memory.whole for memory in design.memories) else COPYING
+
+
 def job(
     design: Design,
     stimulus: Stimulus,
@@ -55,7 +62,7 @@ def job(
     tolerances: Tolerances | None = None,
     noise: Mapping[str, Noise] | None = None,
 ) -> Job:
-    """The deck of one input, over its valid frames. Default tolerances: FAST, of clocked designs QUICK."""
+    """The deck of one input, over its valid frames. Default tolerances: those of a first run."""
     currents, starts = _driven(design, stimulus, index)
     frames = len(starts) - 1
     read = dict.fromkeys([*design.facts.outputs, *_candidate_rows(design)])
@@ -66,7 +73,7 @@ def job(
     longest = frame / STEPS_A_FRAME
     if design.clocks:
         cells = sum(memory.size for memory in design.memories)
-        tolerances = replace(tolerances or QUICK, abstol=SOURCE_ABSTOL * cells)
+        tolerances = replace(tolerances or first_tolerances(design), abstol=SOURCE_ABSTOL * cells)
         longest = min(longest, LONGEST_STEP)
     return Job(
         title=f"input {index}, {frames} frames",
@@ -121,14 +128,13 @@ def simulate(
     inputs = len(stimulus)
     count = 0 if noise or not design.clocks else min(inputs if checked is None else checked, inputs)
     twice = set() if count == 0 else set(np.linspace(0, inputs - 1, count).round().astype(int).tolist())
-    first = QUICK if design.clocks else FAST
     if noise and partition:
         raise ConfigError("partition: a design with noise runs as one deck")
     parted = bool(design.clocks) and not noise if partition is None else partition
 
     chips, many = _chips(design, shifts)
 
-    def run(chip: int, index: int, tolerances: Tolerances, parted: bool) -> Steps[Run]:
+    def run(chip: int, index: int, tolerances: Tolerances | None, parted: bool) -> Steps[Run]:
         flat = job(design, stimulus, index, chips[chip], tolerances, noise)
         name = f"input_{index:04d}_{deck_hash(flat)}{'_parted' if parted else ''}.npz"
         if keep and (keep / name).exists():
@@ -147,7 +153,7 @@ def simulate(
     # The longest first, so that none is left alone at the end.
     tight = [(chip, index, True) for chip in range(len(chips)) for index in sorted(twice)]
     plan = tight + [(chip, index, False) for chip in range(len(chips)) for index in range(inputs)]
-    tasks = (run(chip, index, LATCH if again else first, parted and not again) for chip, index, again in plan)
+    tasks = (run(chip, index, LATCH if again else None, parted and not again) for chip, index, again in plan)
     runs: dict[tuple[int, int, bool], Run] = {}
     for number, found in drive(tasks, workers):
         runs[plan[number]] = found
@@ -178,7 +184,7 @@ def _refuse_disagreement(design: Design, name: str, loose: Run, tight: Run) -> N
             frame, cell = (int(at) for at in np.argwhere(differs)[0])
             raise SimulationError(
                 f"{name}: two tolerance sets disagree, first in frame {frame}, {memory.name} {cell}: "
-                f"{loose.states[layer][frame, cell]:g} with reltol {QUICK.reltol:g}, "
+                f"{loose.states[layer][frame, cell]:g} with reltol {first_tolerances(design).reltol:g}, "
                 f"{tight.states[layer][frame, cell]:g} with {LATCH.reltol:g}; neither is a result"
             )
 
