@@ -198,6 +198,9 @@ def _settle(
     last = len(nodes) - 2
     for k in range(len(plus)):
         start = 0
+        if np.isnan(value[k]):
+            arriving[k] = value[k]
+            continue
         if value[k] * units > 0.03 * plus[k]:
             i = min(max((bits[k] >> _SHIFT) - _BELOW, 0), len(over) - 2)
             share = (bits[k] & _REST) / (_REST + 1)

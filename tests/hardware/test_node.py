@@ -99,6 +99,12 @@ def test_a_node_without_currents_is_off(polarity: Polarity) -> None:
     assert 0 < mirrored(GENERIC, polarity, nothing, 1)[0] < 3 * leak
 
 
+def test_what_is_not_a_number_stays_so() -> None:
+    nan = np.array([np.nan, 1e-9])
+    value, arriving = settle(GENERIC, "n", nan, nan[::-1].copy(), 4)
+    assert np.isnan([value, arriving]).all()
+
+
 def test_shapes_are_kept_and_broadcast() -> None:
     plus, minus = np.full((3, 1, 4), 2e-9), np.full((5, 4), 1e-9)
     value, arriving = settle(GENERIC, "p", plus, minus, 4)
