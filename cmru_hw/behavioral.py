@@ -43,6 +43,7 @@ class BehavioralModel:
         intrinsic: bool = False,
     ) -> None:
         self.design, self._intrinsic = design, intrinsic
+        self._capacitances = node_capacitances(design.signals, design.technology) if intrinsic else {}
         self._noise, self._seed = design.named(noise or {}), seed
         given = shifts or {}
         self._chips = chip_count(design, given) or 1
@@ -96,12 +97,11 @@ class BehavioralModel:
     ) -> None:
         """Take all stages through a block; `states` hold what it begins with."""
         design, technology = self.design, self.design.technology
-        capacitances = node_capacitances(design.signals, technology) if self._intrinsic else {}
         whole = Frame(
             technology=technology, clocks=design.clocks, before={}, drives={},
             values={name: block.gather(current) for name, current in inputs.items()},
             metered=block.metered, states=block.states, drawn=block.drawn, noise=block.noise,
-            capacitances=capacitances,
+            capacitances=self._capacitances,
         )  # fmt: skip
         for stage in design.stages:
             name = stage.name

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from cmru_hw.characterize.point import AT, Point, Row
 from cmru_hw.primitives.noise_source import CHARGE
 from cmru_hw.report.plots import BEHAVIORAL, SPICE, styled
-from cmru_hw.spice.job import LATCH, DcSweep, Job, Noise, Tolerances
+from cmru_hw.spice.job import LATCH, DcSweep, Job, Noise
 from cmru_hw.spice.netlist import MODELS
+from cmru_hw.spice.noise_bench import TOLERANCES
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Polarity, Technology
 
@@ -23,7 +24,6 @@ SLOPE_FROM, SLOPE_TO = 1e-11, 3e-9  # A
 NOISE_CURRENT = 3e-10  # A of the diode whose noise is measured
 WHITE = 3e3  # Hz, at which its noise is white
 LOADS = 8  # gates or drains on its node, to tell their capacitance
-QUIET = Tolerances(gmin=1e-18, abstol=1e-15, vntol=1e-7, reltol=1e-4, chgtol=1e-19)
 
 
 def points(technology: Technology) -> list[Point]:
@@ -77,7 +77,7 @@ def _noise_job(technology: Technology, polarity: Polarity, celsius: float, load:
         title=f"noise of a {polarity} diode, {load}, {celsius:g} C",
         netlist="\n".join(lines) + "\n",
         analysis=Noise("d", "iprobe", 1e-1, 1e9, 50),
-        tolerances=QUIET,
+        tolerances=TOLERANCES,
         temperature=celsius,
         files={MODELS: technology.model_text},
     )
