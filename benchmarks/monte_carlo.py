@@ -30,10 +30,11 @@ import numpy as np
 import torch
 
 from cmru_hw import __version__
-from cmru_hw.analysis.robustness import chip_accuracies
+from cmru_hw.analysis.robustness import CHIPS_A_JOB, Lot, chip_accuracies
 from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.config import cores
 from cmru_hw.design import Design
+from cmru_hw.farm import Farm
 from cmru_hw.mapping import MappingConfig, map_network
 from cmru_hw.nn.network import Network, NetworkConfig
 from cmru_hw.primitives import node
@@ -209,7 +210,7 @@ def seconds(work: Callable[[], object]) -> float:
 def ours(design: Design, stimulus: Stimulus, chips: int, workers: int) -> None:
     """Accuracies as `robustness` finds them."""
     labels = np.zeros(len(stimulus), dtype=np.int64)
-    chip_accuracies(design, stimulus, labels, range(chips), 0, workers=workers)
+    chip_accuracies(Lot(design, stimulus, labels, 0), range(chips), Farm(workers))
 
 
 def memory(chips: int, inputs: int, frames: int) -> float:
@@ -219,10 +220,12 @@ def memory(chips: int, inputs: int, frames: int) -> float:
 
 
 def peak(chips: int, inputs: int, frames: int) -> float:
-    """Peak resident size (MB) of this process after the work; `ru_maxrss` would count its parent's."""
+    """Peak resident sizes (MB) of this process and its workers after the work, added up."""
     ours(*problem(inputs, frames), chips, cores())
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return float(status.partition("VmHWM:")[2].split()[0]) / 1024
+    own = os.getpid()
+    all_of = [own, *Path(f"/proc/{own}/task/{own}/children").read_text(encoding="utf-8").split()]
+    states = [Path(f"/proc/{one}/status").read_text(encoding="utf-8") for one in all_of]
+    return sum(float(state.partition("VmHWM:")[2].split()[0]) for state in states) / 1024
 
 
 def main() -> None:
@@ -239,7 +242,8 @@ def main() -> None:
     design, stimulus = problem(given.inputs, given.frames)
     some = max(given.chips // 50, 2)
     few = draw(design, range(some), 0)
-    ours(design, stimulus, 4, 1)  # compiles
+    for workers in (1, cores()):  # compiles, starts processes
+        ours(design, stimulus, 2 * CHIPS_A_JOB, workers)
     expected = BehavioralModel(design, few).decisions(stimulus)
     agree = {"numpy": float((naive(design, stimulus, few) == expected).mean())}
     shifts = draw(design, range(given.chips), 0)

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from cmru_hw import __version__
-from cmru_hw.analysis.robustness import chip_accuracies
+from cmru_hw.analysis.robustness import Lot, chip_accuracies
 from cmru_hw.design import Design
+from cmru_hw.farm import Farm
 from cmru_hw.mapping import MappingConfig, map_network
 from cmru_hw.nn.network import Network, NetworkConfig
 from cmru_hw.result import Result
@@ -63,9 +64,10 @@ def behavioral_time(design: Design) -> float:
     """Processor seconds of the behavioural model for a chip, an input and a frame, on one thread."""
     x = np.random.default_rng(0).normal(0, 1, (16, 64, 8))
     stimulus, labels = make_stimulus(x, 8, design.facts.frame_period), np.zeros(16, dtype=np.int64)
-    chip_accuracies(design, stimulus, labels, range(1), 0, workers=1)  # compiles
+    lot = Lot(design, stimulus, labels, 0)
+    chip_accuracies(lot, range(1), Farm(1))  # compiles
     began = processor_time()
-    chip_accuracies(design, stimulus, labels, range(16), 0, workers=1)
+    chip_accuracies(lot, range(16), Farm(1))
     return (processor_time() - began) / (16 * 16 * 64)
 
 

@@ -368,10 +368,11 @@ def robustness(
     """
     import numpy as np
 
-    from cmru_hw.analysis.robustness import chip_accuracies, summarize
+    from cmru_hw.analysis.robustness import Lot, chip_accuracies, summarize
     from cmru_hw.config import validate
     from cmru_hw.console import progress_bar
     from cmru_hw.design import load_design
+    from cmru_hw.farm import Farm
     from cmru_hw.stimulus import make_stimulus
 
     if (task is None) == (input is None) or (input is None) != (labels is None):
@@ -395,9 +396,8 @@ def robustness(
     if truth.min() < 0 or truth.max() >= built.facts.num_classes:
         raise ConfigError(f"{labels}: classes must be within 0 and {built.facts.num_classes - 1}")
     with progress_bar("chips", chips) as report:
-        accuracies = chip_accuracies(
-            built, stimulus, truth, range(chips), seed, sigma_scale, report, workers, noise
-        )
+        lot = Lot(built, stimulus, truth, seed, sigma_scale, noise)
+        accuracies = chip_accuracies(lot, range(chips), Farm(workers), progress=report)
     found = summarize(accuracies, seed, sigma_scale, yield_target).to_json()
     if as_json:
         _print_json(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import platform
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ from pydantic import Field, field_validator
 from cmru_hw import __version__
 from cmru_hw.analysis.agreement import agreement, run_trained, select
 from cmru_hw.analysis.findings import Findings
-from cmru_hw.analysis.robustness import chip_accuracies, summarize
+from cmru_hw.analysis.robustness import Lot, chip_accuracies, summarize
 from cmru_hw.behavioral import BehavioralModel
-from cmru_hw.config import Strict, load, packaged, validate, write_atomically
+from cmru_hw.config import Strict, load, packaged, program_hash, validate, write_atomically
 from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
+from cmru_hw.farm import Store
 from cmru_hw.mapping import MappingConfig, check_mappable, equalize, map_folder
 from cmru_hw.nn.network import Network, NetworkConfig, load_network, save_network
 from cmru_hw.primitives.device import Array
@@ -209,24 +209,11 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
 def run_chips(
     design: Design, stimulus: Stimulus, labels: NDArray[np.int64], config: RobustnessConfig, out: Path
 ) -> Array:
-    """Accuracy of every chip, kept in `robustness.npy`."""
-    path = out / "robustness.npy"
-    if path.exists():
-        try:
-            kept = np.asarray(np.load(path, allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            raise ConfigError(f"{path}: not a finished Monte Carlo; delete it to run it again") from error
-        if kept.shape == (config.chips,):
-            return kept
-        raise ConfigError(f"{path}: must hold {config.chips} chips, got {kept.shape}; delete it")
+    """Accuracy of every chip, kept in `chips/`."""
+    lot = Lot(design, stimulus, labels, config.seed, config.sigma_scale)
+    store = Store(out / "chips", lot.identity)
     with progress_bar("chips", config.chips) as report:
-        accuracies = chip_accuracies(
-            design, stimulus, labels, range(config.chips), config.seed, config.sigma_scale, report
-        )
-    buffer = io.BytesIO()
-    np.save(buffer, accuracies, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
-    return accuracies
+        return chip_accuracies(lot, range(config.chips), store=store, progress=report)
 
 
 def provenance(plan: Plan) -> dict[str, Any]:
@@ -254,8 +241,8 @@ def fingerprint(plan: Plan) -> str:
     digest.update(plan.config.model_dump_json().encode())
     digest.update(plan.technology.model_dump_json().encode())
     digest.update(str(find_ngspice()[1]).encode())
-    files = [*Path(__file__).parent.rglob("*.py"), *packaged("circuits").rglob("*.*")]
-    files += packaged("models", "data").glob("*.npz")
+    digest.update(program_hash().encode())
+    files = [*packaged("models", "data").glob("*.npz")]
     if plan.config.trained is not None:
         files += (plan.folder / plan.config.trained).glob("weights.safetensors")
     for path in sorted(files):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cmru_hw import __version__
 from cmru_hw.errors import ConfigError
 
 
@@ -95,6 +100,24 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 def to_yaml(content: dict[str, Any]) -> str:
     """YAML text in the order given."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def digest(*arrays: NDArray[Any]) -> str:
+    """Short hash of arrays and their shapes."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+@lru_cache(maxsize=1)
+def program_hash() -> str:
+    """Short hash of the program and its circuits: what another version made is not mixed with this one's."""
+    found = hashlib.sha256(__version__.encode())
+    files = [*Path(__file__).parent.rglob("*.py"), *packaged("circuits").rglob("*.*")]
+    for path in sorted(files):
+        found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def packaged(*parts: str) -> Path:

@@ -6,6 +6,7 @@ behavioural model and the SPICE netlist are both read off its stages.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -195,21 +196,28 @@ class Design:
 
     def save(self, folder: Path) -> None:
         """Write `design.yaml` and `design.safetensors`."""
+        text, tensors = self._content()
+        write_atomically(folder / "design.safetensors", tensors)
+        write_atomically(folder / "design.yaml", text)
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the design and its technology card."""
+        text, tensors = self._content()
+        card = self.technology.model_dump_json() + self.technology.model_hash
+        return hashlib.sha256(text.encode() + tensors + card.encode()).hexdigest()[:16]
+
+    def _content(self) -> tuple[str, bytes]:
         arrays: dict[str, NDArray[Any]] = {f"software.{k}": v for k, v in self.software.items()}
         structure = [_dump_stage(stage, arrays) for stage in self.stages]
+        content = {
+            "transistors": self.transistors,
+            "area_m2": float(f"{self.area:.6g}"),
+            "facts": self.facts.model_dump(),
+            "stages": structure,
+        }
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        write_atomically(folder / "design.safetensors", save_tensors(contiguous))
-        write_atomically(
-            folder / "design.yaml",
-            to_yaml(
-                {
-                    "transistors": self.transistors,
-                    "area_m2": float(f"{self.area:.6g}"),
-                    "facts": self.facts.model_dump(),
-                    "stages": structure,
-                }
-            ),
-        )
+        return to_yaml(content), save_tensors(contiguous)
 
 
 def load_design(folder: Path) -> Design:

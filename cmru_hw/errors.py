@@ -23,3 +23,7 @@ class SimulatorNotFound(CmruHwError):
 
 class SimulationError(CmruHwError):
     """A SPICE run failed: carries the deck's path and the simulator's own line."""
+
+
+class WorkError(CmruHwError):
+    """Work that was handed out was not done: workers that die, a disk that is full."""

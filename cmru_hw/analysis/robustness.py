@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,15 +11,17 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from cmru_hw.behavioral import BehavioralModel
-from cmru_hw.config import cores
+from cmru_hw.config import digest
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
+from cmru_hw.farm import Arrays, Farm, Store, chunks, run_jobs
 from cmru_hw.primitives.device import Array
 from cmru_hw.stimulus import Stimulus
 from cmru_hw.variation import draw
 
 ROWS_A_FRAME = 4096
 """Chips times inputs in one model, about: what they hold stays in a core's cache, and outweighs Python."""
+CHIPS_A_JOB = 50
 
 
 @dataclass(frozen=True)
@@ -42,38 +43,65 @@ class Robustness:
         return {name.rstrip("_"): value for name, value in asdict(self).items()}
 
 
-def chip_accuracies(
-    design: Design,
-    stimulus: Stimulus,
-    labels: NDArray[np.int64],
-    chips: Sequence[int],
-    seed: int,
-    sigma_scale: float = 1.0,
-    progress: Callable[[int], None] | None = None,
-    workers: int | None = None,
-    noise: bool = False,
-) -> Array:
-    """Accuracy of each numbered chip on the inputs, on `workers` threads (default: one a core).
+@dataclass(frozen=True, eq=False)
+class Lot:
+    """Chips of a design by the seed that draws them, and the labelled inputs that each decides.
 
-    With `noise` the circuit's own, the same draw for every chip.
-
-    Memory does not grow with the number of chips, and results do not depend on the number of threads.
+    With `noise` the circuit's own acts, the same draw for every chip.
     """
 
-    together = max(1, ROWS_A_FRAME // len(stimulus))
+    design: Design
+    stimulus: Stimulus
+    labels: NDArray[np.int64]
+    seed: int
+    sigma_scale: float = 1.0
+    noise: bool = False
 
-    def some(start: int) -> Array:
-        numbers = chips[start : start + together]
-        model = BehavioralModel(design, draw(design, numbers, seed, sigma_scale), seed=seed, intrinsic=noise)
-        return np.asarray((model.decisions(stimulus) == labels).mean(axis=-1))
+    def accuracies(self, numbers: range) -> Arrays:
+        """The `accuracy` of each numbered chip, in memory that does not grow with their number."""
+        together = max(1, ROWS_A_FRAME // len(self.stimulus))
+        found = []
+        for few in chunks(numbers, together, "chips").values():
+            shifts = draw(self.design, few, self.seed, self.sigma_scale)
+            model = BehavioralModel(self.design, shifts, seed=self.seed, intrinsic=self.noise)
+            found.append((model.decisions(self.stimulus) == self.labels).mean(axis=-1))
+        return {"accuracy": np.concatenate(found)}
 
-    found: list[Array] = []
-    with ThreadPoolExecutor(workers or cores()) as pool:
-        for accuracies in pool.map(some, range(0, len(chips), together)):
-            found.append(accuracies)
-            if progress:
-                progress(sum(map(len, found)))
-    return np.concatenate(found)
+    def jobs(self, chips: range) -> dict[str, range]:
+        """Chips as jobs of a farm, for `accuracies`."""
+        return chunks(chips, CHIPS_A_JOB, "chips")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a store of its results must be of."""
+        stimulus = self.stimulus
+        return {
+            "design": self.design.fingerprint,
+            "inputs": digest(stimulus.x, stimulus.lengths, stimulus.starts, self.labels),
+            "seed": self.seed,
+            "sigma_scale": self.sigma_scale,
+            "noise": self.noise,
+        }
+
+
+def chip_accuracies(
+    lot: Lot,
+    chips: range,
+    farm: Farm | None = None,
+    store: Store | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Array:
+    """Accuracy of each numbered chip of a lot; does not depend on where they run.
+
+    `progress` is told how many chips are done.
+    """
+
+    def done(jobs: int) -> None:
+        if progress:
+            progress(min(jobs * CHIPS_A_JOB, len(chips)))
+
+    found = run_jobs(Lot.accuracies, lot, lot.jobs(chips), farm, store, done)
+    return np.concatenate([result["accuracy"] for result in found.values()])
 
 
 def summarize(accuracies: Array, seed: int, sigma_scale: float, yield_target: float) -> Robustness:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from cli_files import Command
+from safetensors.numpy import load_file
 
 from cmru_hw import codesign as codesign_module
 from cmru_hw.spice.ngspice import find_ngspice
@@ -74,7 +75,7 @@ def test_metrics_hold_what_the_design_promises(finished: Path) -> None:
 def test_metrics_agree_with_what_lies_beside_them(finished: Path) -> None:
     out = finished / "out"
     metrics = json.loads((out / "metrics.json").read_text())
-    chips = np.load(out / "robustness.npy", allow_pickle=False)
+    (chips,) = (load_file(path)["accuracy"] for path in (out / "chips").glob("*.safetensors"))
     assert metrics["robustness"]["mean_accuracy"] == pytest.approx(chips.mean())
     assert metrics["robustness"]["yield"] == np.mean(chips >= 0.3)
     design = yaml.safe_load((out / "design" / "design.yaml").read_text())
@@ -115,7 +116,7 @@ def test_a_second_call_goes_on_and_ends_with_the_same_bytes(copied: Path, comman
     before = (out / "metrics.json").read_bytes()
     runs = sorted((out / "spice").glob("*.npz"))
     assert len(runs) == 2
-    times = {path: path.stat().st_mtime_ns for path in [*runs, out / "robustness.npy"]}
+    times = {path: path.stat().st_mtime_ns for path in [*runs, *(out / "chips").iterdir()]}
     (out / "metrics.json").unlink()
     done = command("codesign", copied / "config.yaml", "-o", out, "--json")
     assert done.code == 0, done.err

@@ -9,9 +9,10 @@ import pytest
 from hardware_networks import random_input, random_network
 
 from cmru_hw.analysis import robustness
-from cmru_hw.analysis.robustness import chip_accuracies, summarize
+from cmru_hw.analysis.robustness import Lot, chip_accuracies, summarize
 from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.errors import ConfigError
+from cmru_hw.farm import Farm
 from cmru_hw.mapping import map_network
 from cmru_hw.stimulus import make_stimulus
 from cmru_hw.technology import load_technology
@@ -21,25 +22,27 @@ STIMULUS = make_stimulus(random_input(2, batch=16), 3, 1e-2)
 NOMINAL = BehavioralModel(DESIGN).decisions(STIMULUS)
 
 
+def lot(sigma_scale: float, seed: int = 1) -> Lot:
+    """Chips of the design that are asked for what it decides without mismatch."""
+    return Lot(DESIGN, STIMULUS, NOMINAL, seed, sigma_scale)
+
+
 def test_accuracy_of_a_chip_does_not_depend_on_how_many_run_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = []
     for some in (1, 4, 20):
         monkeypatch.setattr(robustness, "ROWS_A_FRAME", some * len(STIMULUS))
-        found.append(chip_accuracies(DESIGN, STIMULUS, NOMINAL, range(10), seed=1, sigma_scale=4.0))
+        found.append(chip_accuracies(lot(4.0), range(10)))
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
     assert found[0].min() < 1, "four sigma must cost some chip a decision"
-    later = chip_accuracies(DESIGN, STIMULUS, NOMINAL, [7, 3], seed=1, sigma_scale=4.0)
-    assert np.array_equal(later, found[0][[7, 3]])
+    later = chip_accuracies(lot(4.0), range(3, 8, 4))
+    assert np.array_equal(later, found[0][[3, 7]])
 
 
-def test_accuracy_of_a_chip_does_not_depend_on_the_number_of_threads() -> None:
-    found = [
-        chip_accuracies(DESIGN, STIMULUS, NOMINAL, range(30), seed=1, sigma_scale=4.0, workers=workers)
-        for workers in (1, 2, 3)
-    ]
+def test_accuracy_of_a_chip_does_not_depend_on_the_number_of_processes() -> None:
+    found = [chip_accuracies(lot(4.0), range(120), Farm(workers)) for workers in (1, 2, 3)]
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
 
@@ -47,22 +50,19 @@ def test_accuracy_of_a_chip_does_not_depend_on_the_number_of_threads() -> None:
 def test_without_mismatch_every_chip_is_the_nominal_one() -> None:
     labels = NOMINAL.copy()
     labels[:4] = 1 - labels[:4]
-    assert chip_accuracies(DESIGN, STIMULUS, labels, range(3), seed=0, sigma_scale=0.0).tolist() == [0.75] * 3
+    assert chip_accuracies(Lot(DESIGN, STIMULUS, labels, 0, 0.0), range(3)).tolist() == [0.75] * 3
 
 
 def test_more_mismatch_costs_accuracy() -> None:
-    means = [
-        chip_accuracies(DESIGN, STIMULUS, NOMINAL, range(30), seed=0, sigma_scale=scale).mean()
-        for scale in (0.5, 4.0)
-    ]
+    means = [chip_accuracies(lot(scale, seed=0), range(30)).mean() for scale in (0.5, 4.0)]
     assert means[1] < means[0] - 0.02
 
 
 def test_progress_counts_the_chips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robustness, "ROWS_A_FRAME", 2 * len(STIMULUS))
+    monkeypatch.setattr(robustness, "CHIPS_A_JOB", 2)
     seen: list[int] = []
-    chip_accuracies(DESIGN, STIMULUS, NOMINAL, range(5), seed=0, progress=seen.append)
-    assert seen == [2, 4, 5]
+    chip_accuracies(lot(1.0), range(5), Farm(1), progress=seen.append)
+    assert seen == [0, 2, 4, 5]
 
 
 def test_summary_of_known_chips() -> None:
