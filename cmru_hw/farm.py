@@ -83,7 +83,7 @@ class Store:
                         f"{folder}: holds results of {key} = {was}, now {now}; "
                         "choose another folder or delete it"
                     )
-        elif folder.exists() and any(folder.iterdir()):
+        elif any(not path.name.startswith(".") for path in folder.glob("*")):
             raise ConfigError(f"{folder}: holds other files than results; choose another folder")
         else:
             write_atomically(path, json.dumps(mark, indent=1, sort_keys=True) + "\n")
@@ -196,7 +196,7 @@ def _run(function: Function[C, J], context: C, jobs: Mapping[str, J], farm: Farm
 
 # --- processes ----------------------------------------------------------------------------------------------
 
-IDLE = 120  # s after which processes that wait for jobs end
+IDLE = 30  # s after which processes that wait for jobs end
 
 
 def _on_processes(function: Function[C, J], context: C, jobs: Mapping[str, J], processes: int) -> Finished:
@@ -281,7 +281,7 @@ def _on_cluster(function: Function[C, J], context: C, jobs: Mapping[str, J], add
             for key, job in jobs.items()
         }
         try:
-            for future, result in as_completed(futures, with_results=True):
+            for future, result in as_completed(futures, loop=client.loop, with_results=True):
                 yield futures[future], result
                 future.release()
         except KilledWorker as error:
