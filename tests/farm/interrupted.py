@@ -1,4 +1,4 @@
-"""Kill a Monte Carlo with -9 at a random moment, run it again, and compare its files with those of a calm run.
+"""Kill a Monte Carlo with -9 at a random moment, run it again, and compare its files with a calm run's.
 
     python tests/farm/interrupted.py --trials 50
 
