@@ -101,7 +101,7 @@ def test_a_result_that_is_not_whole_is_refused(marks: Path, tmp_path: Path) -> N
     run_jobs(scaled, Context(2.0, marks), JOBS, Farm(1), store)
     path = tmp_path / "store" / "job_3.safetensors"
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ConfigError, match="job_3.safetensors: not a finished result"):
+    with pytest.raises(ConfigError, match=r"job_3\.safetensors: not a finished result"):
         run_jobs(scaled, Context(2.0, marks), JOBS, Farm(1), store)
 
 
@@ -148,7 +148,7 @@ def test_chunks_cover_the_numbers_once() -> None:
     assert [list(part) for part in parts.values()] == [
         list(range(3, 53)), list(range(53, 103)), list(range(103, 128)),
     ]  # fmt: skip
-    assert list(parts)[0] == "chips_00000003_00000052"
+    assert next(iter(parts)) == "chips_00000003_00000052"
 
 
 def test_an_estimate_counts_what_is_left(marks: Path, tmp_path: Path) -> None:
