@@ -27,6 +27,7 @@ from cmru_hw.codesign import read_plan
 from cmru_hw.config import cores
 from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
+from cmru_hw.farm import Farm
 from cmru_hw.mapping import map_folder
 from cmru_hw.nn.network import load_network
 from cmru_hw.result import Result
@@ -46,7 +47,7 @@ def pair(design: Design, stimulus: Stimulus, label: int, chip: int, seed: int, k
     """Both engines' outcome of one chip and one input."""
     shifts = one_chip(draw(design, [chip], seed), 0)
     model = BehavioralModel(design, shifts).run(stimulus)
-    spice = simulate(design, stimulus, shifts, workers=1, checked=0, keep=keep / str(chip))
+    spice = simulate(design, stimulus, shifts, Farm(1), checked=0, keep=keep / str(chip))
     found = agreement(design, select(model, [0]), spice)
     return {
         "decisions_equal": found.decisions,

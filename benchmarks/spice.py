@@ -88,7 +88,7 @@ def two_workers(design: Design, inputs: int, frames: int, rounds: int) -> dict[s
     for _ in range(rounds):
         for workers in (1, 2):
             began = time.perf_counter()
-            simulate(design, stimulus, workers=workers, checked=0)
+            simulate(design, stimulus, farm=Farm(workers), checked=0)
             seconds[workers].append(time.perf_counter() - began)
     ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
     return {"inputs": inputs, "ratio": statistics.median(ratios), "spread": [min(ratios), max(ratios)]}

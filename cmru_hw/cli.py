@@ -22,6 +22,7 @@ from cmru_hw.errors import CmruHwError, ConfigError, MappingError, SimulatorNotF
 
 if TYPE_CHECKING:
     from cmru_hw.design import Design
+    from cmru_hw.farm import Farm
     from cmru_hw.mapping import MappingReport
     from cmru_hw.result import Result
     from cmru_hw.stimulus import Stimulus
@@ -72,7 +73,11 @@ DesignDir = Annotated[Path, typer.Argument(help="Folder with design.yaml, as `ma
 InputFile = Annotated[
     Path, typer.Option("--input", help="x [B, T, I] as .npy, or .npz with x and optionally lengths, times.")
 ]
-Workers = Annotated[Optional[int], typer.Option(min=1, help="ngspice processes; default one a core.")]  # noqa: UP045
+Workers = Annotated[Optional[int], typer.Option(min=1, help="Processes; default one a core.")]  # noqa: UP045
+Scheduler = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Address of a Dask scheduler whose workers do it, tcp://HOST:PORT."),
+]
 Checked = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=0, help="Inputs of a clocked design to run with two tolerance sets; default all."),
@@ -222,6 +227,7 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the chips, the same in both engines.")] = 0,
     noise: Noise = False,
     workers: Workers = None,
+    scheduler: Scheduler = None,
     checked: Checked = None,
     partition: Partition = None,
     temperature: Temperature = None,
@@ -235,7 +241,9 @@ def simulate(
     _check_file(output)
     built, stimulus = _load(design, input, temperature, supply)
     keep = _runs_of(output)
-    result = _simulate(built, stimulus, engine, workers, chips, seed, keep, checked, partition, noise)
+    result = _simulate(
+        built, stimulus, engine, _farm(workers, scheduler), chips, seed, keep, checked, partition, noise
+    )
     result.save(output)
     shutil.rmtree(keep, ignore_errors=True)
     summary = {
@@ -256,6 +264,7 @@ def compare(
     input: InputFile,
     output: Annotated[Path, typer.Option("-o", "--output")] = Path("agreement.json"),
     workers: Workers = None,
+    scheduler: Scheduler = None,
     checked: Checked = None,
     partition: Partition = None,
     temperature: Temperature = None,
@@ -276,7 +285,13 @@ def compare(
     behavioral = _simulate(built, stimulus, Engine.behavioral)
     keep = _runs_of(output)
     spice = _simulate(
-        built, stimulus, Engine.ngspice, workers, keep=keep, checked=checked, partition=partition
+        built,
+        stimulus,
+        Engine.ngspice,
+        _farm(workers, scheduler),
+        keep=keep,
+        checked=checked,
+        partition=partition,
     )
     found = {
         "trained_behavioral": agreement(built, trained, behavioral).to_json(),
@@ -308,6 +323,7 @@ def power(
     input: Annotated[Optional[Path], typer.Option("--input", help="As for simulate.")] = None,  # noqa: UP045
     engine: Annotated[Optional[Engine], typer.Option(help="Default: both.")] = None,  # noqa: UP045
     workers: Workers = None,
+    scheduler: Scheduler = None,
     checked: Checked = None,
     partition: Partition = None,
     temperature: Temperature = None,
@@ -333,7 +349,9 @@ def power(
     engines = list(Engine) if engine is None else [engine]
     found: dict[str, Any] = {"input": "at rest" if input is None else str(input)}
     for one in engines:
-        result = _simulate(built, stimulus, one, workers, checked=checked, partition=partition)
+        result = _simulate(
+            built, stimulus, one, _farm(workers, scheduler), checked=checked, partition=partition
+        )
         found[one.value] = analyse(result, stimulus)
     if as_json:
         _print_json(found)
@@ -357,7 +375,8 @@ def robustness(
     sigma_scale: Annotated[float, typer.Option(min=0.0, help="Factor on the Pelgrom sigma.")] = 1.0,
     yield_target: Annotated[float, typer.Option(help="Accuracy a good chip must reach.")] = 0.9,
     noise: Noise = False,
-    workers: Annotated[Optional[int], typer.Option(min=1, help="Threads; default one a core.")] = None,  # noqa: UP045
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     temperature: Temperature = None,
     supply: Supply = None,
     as_json: Json = False,
@@ -372,7 +391,6 @@ def robustness(
     from cmru_hw.config import validate
     from cmru_hw.console import progress_bar
     from cmru_hw.design import load_design
-    from cmru_hw.farm import Farm
     from cmru_hw.stimulus import make_stimulus
 
     if (task is None) == (input is None) or (input is None) != (labels is None):
@@ -397,7 +415,7 @@ def robustness(
         raise ConfigError(f"{labels}: classes must be within 0 and {built.facts.num_classes - 1}")
     with progress_bar("chips", chips) as report:
         lot = Lot(built, stimulus, truth, seed, sigma_scale, noise)
-        accuracies = chip_accuracies(lot, range(chips), Farm(workers), progress=report)
+        accuracies = chip_accuracies(lot, range(chips), _farm(workers, scheduler), progress=report)
     found = summarize(accuracies, seed, sigma_scale, yield_target).to_json()
     if as_json:
         _print_json(found)
@@ -466,6 +484,7 @@ def characterize(
     output: Out,
     sweep: Annotated[Optional[list[str]], typer.Option(help="One of them; repeat for more.")] = None,  # noqa: UP045
     workers: Workers = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
 ) -> None:
     """Measure every primitive in ngspice, with a JSON file and a figure each; goes on where it was stopped.
@@ -480,18 +499,24 @@ def characterize(
     _check_folder(output)
     card, names = load_technology(technology), sweep or SWEEPS
     with progress_bar("points", sum(map(len, points(card, names).values()))) as report:
-        done = measure(card, output, names, workers, report)
+        done = measure(card, output, names, _farm(workers, scheduler), report)
     if as_json:
         _print_json(done)
     else:
         _print_rows(str(output), [(name, f"{count} points") for name, count in done.items()])
 
 
+def _farm(workers: int | None, scheduler: str | None) -> Farm:
+    from cmru_hw.farm import Farm
+
+    return Farm(workers, scheduler)
+
+
 def _simulate(
     design: Design,
     stimulus: Stimulus,
     engine: Engine,
-    workers: int | None = None,
+    farm: Farm | None = None,
     chips: int = 0,
     seed: int = 0,
     keep: Path | None = None,
@@ -512,7 +537,7 @@ def _simulate(
 
     with progress_bar("ngspice", max(chips, 1) * len(stimulus)) as report:
         return simulate(
-            design, stimulus, shifts, workers=workers, progress=report, keep=keep, checked=checked,
+            design, stimulus, shifts, farm, progress=report, keep=keep, checked=checked,
             partition=partition,
         )  # fmt: skip
 

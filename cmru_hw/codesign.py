@@ -22,7 +22,7 @@ from cmru_hw.config import Strict, load, packaged, program_hash, validate, write
 from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
-from cmru_hw.farm import Store
+from cmru_hw.farm import Farm, Store
 from cmru_hw.mapping import MappingConfig, check_mappable, equalize, map_folder
 from cmru_hw.nn.network import Network, NetworkConfig, load_network, save_network
 from cmru_hw.primitives.device import Array
@@ -167,7 +167,7 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
         spice = simulate(
             design,
             some,
-            workers=config.simulation.workers,
+            farm=Farm(config.simulation.workers),
             progress=bar,
             keep=out / "spice",
             checked=config.simulation.checked,

@@ -37,7 +37,9 @@ C = TypeVar("C")
 J = TypeVar("J")
 Function = Callable[[C, J], Arrays]
 Finished = Generator[tuple[str, Arrays], None, None]
+Here = Callable[[C, Mapping[str, J], int], Finished]
 
+IDENTITY = "identity.json"
 LOSSES = 3  # times that workers may die without a job having been finished in between
 REACH = 10.0  # s to wait for a scheduler
 
@@ -67,8 +69,8 @@ class Store:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         """Raises ConfigError, naming what differs, if the folder holds the results of something else."""
         self.folder = folder
-        mark = {**json.loads(json.dumps(dict(identity))), "program": program_hash()}
-        path = folder / "identity.json"
+        self._mark = {**json.loads(json.dumps(dict(identity))), "program": program_hash()}
+        path = folder / IDENTITY
         if path.exists():
             try:
                 before = dict(json.loads(path.read_text(encoding="utf-8")))
@@ -76,17 +78,15 @@ class Store:
                 raise ConfigError(
                     f"{path}: not the identity of a store: {error}; delete the folder"
                 ) from error
-            for key in sorted(before.keys() | mark.keys()):
-                if before.get(key) != mark.get(key):
-                    was, now = (f"{one.get(key)!r:.60}" for one in (before, mark))
+            for key in sorted(before.keys() | self._mark.keys()):
+                if before.get(key) != self._mark.get(key):
+                    was, now = (f"{one.get(key)!r:.60}" for one in (before, self._mark))
                     raise ConfigError(
                         f"{folder}: holds results of {key} = {was}, now {now}; "
                         "choose another folder or delete it"
                     )
         elif any(not path.name.startswith(".") for path in folder.glob("*")):
             raise ConfigError(f"{folder}: holds other files than results; choose another folder")
-        else:
-            write_atomically(path, json.dumps(mark, indent=1, sort_keys=True) + "\n")
 
     def get(self, key: str) -> Arrays | None:
         """The result of a job; None if there is none. Raises ConfigError if its file is not whole."""
@@ -101,6 +101,10 @@ class Store:
     def put(self, key: str, result: Arrays) -> None:
         """Keep a result. Raises WorkError if the disk does not take it."""
         try:
+            if not (self.folder / IDENTITY).exists():
+                write_atomically(
+                    self.folder / IDENTITY, json.dumps(self._mark, indent=1, sort_keys=True) + "\n"
+                )
             write_atomically(self._path(key), save({name: np.asarray(a) for name, a in result.items()}))
         except OSError as error:
             raise WorkError(
@@ -119,8 +123,11 @@ def run_jobs(
     farm: Farm | None = None,
     store: Store | None = None,
     progress: Callable[[int], None] | None = None,
+    here: Here[C, J] | None = None,
 ) -> dict[str, Arrays]:
     """Results by key, in the order of `jobs`; those in the store are not run again.
+
+    `here(context, jobs, workers)` runs jobs on this machine where they start processes of their own.
 
     `progress` is told how many jobs are done. A worker that dies has its jobs done again. Raises what the
     first job that fails raises (finished ones are in the store), ConfigError for a key that is no plain name
@@ -133,7 +140,7 @@ def run_jobs(
     missing = {key: job for key, job in jobs.items() if key not in found}
     if progress:
         progress(len(found))
-    with closing(_run(function, context, missing, farm or Farm())) as finished:
+    with closing(_run(function, context, missing, farm or Farm(), here)) as finished:
         for key, result in finished:
             found[key] = result
             if store:
@@ -184,9 +191,13 @@ def _alone(function: Function[C, J], context: C, job: J) -> Arrays:
         return function(context, job)
 
 
-def _run(function: Function[C, J], context: C, jobs: Mapping[str, J], farm: Farm) -> Finished:
+def _run(
+    function: Function[C, J], context: C, jobs: Mapping[str, J], farm: Farm, here: Here[C, J] | None
+) -> Finished:
     if farm.scheduler is not None:
         yield from _on_cluster(function, context, jobs, farm.scheduler)
+    elif here is not None:
+        yield from here(context, jobs, farm.processes)
     elif farm.processes == 1 or len(jobs) <= 1:
         for key, job in jobs.items():
             yield key, _alone(function, context, job)

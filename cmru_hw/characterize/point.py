@@ -32,9 +32,4 @@ class Point:
     @property
     def key(self) -> str:
         """The condition as text."""
-        return self.key_of(self.condition)
-
-    @staticmethod
-    def key_of(row: Row) -> str:
-        """The condition of a row as text."""
-        return json.dumps(row[AT], sort_keys=True)
+        return json.dumps(self.condition, sort_keys=True)

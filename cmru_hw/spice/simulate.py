@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cmru_hw.config import write_atomically
+from cmru_hw.config import digest, write_atomically
 from cmru_hw.design import Design, Pooled
 from cmru_hw.errors import ConfigError, SimulationError
+from cmru_hw.farm import Arrays, Farm, Finished, Store, run_jobs
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.noise_source import Noise
 from cmru_hw.primitives.signal import Decider
-from cmru_hw.result import Result, stacked, write_arrays
+from cmru_hw.result import Result, stacked
 from cmru_hw.spice.job import COPYING, FAST, LATCH, QUICK, Job, Tolerances, Transient
 from cmru_hw.spice.netlist import (
     ammeters,
@@ -106,14 +105,14 @@ def simulate(
     design: Design,
     stimulus: Stimulus,
     shifts: Shifts | None = None,
-    workers: int | None = None,
+    farm: Farm | None = None,
     progress: Callable[[int], None] | None = None,
     keep: Path | None = None,
     noise: Mapping[str, Noise] | None = None,
     checked: int | None = None,
     partition: bool | None = None,
 ) -> Result:
-    """Every input through ngspice, as many at a time as there are cores.
+    """Every input through ngspice, as many at a time as the farm has workers.
 
     `shifts` are those of one chip, or of several, [chips, ...] each as `variation.draw` gives them; the
     result then has a leading axis, and no waveforms. `progress` is told how many inputs are done.
@@ -121,7 +120,7 @@ def simulate(
     clocked designs without noise are parted. Of a clocked design, `checked` inputs (evenly spaced; default
     all) run a second time, in one deck with tighter tolerances, and those runs are the result. `noise` is as
     in `netlist.build`; ngspice cannot repeat its numbers, so nothing is then checked. With a folder `keep`,
-    each finished run is written there under a name that holds a hash of its deck, and is not run again.
+    each finished run is kept there, in a `Store`, and is not run again.
     Raises SimulationError (with the deck and the simulator's line) if a run fails, or if the two runs of an
     input do not tell the same states.
     """
@@ -133,32 +132,26 @@ def simulate(
     parted = bool(design.clocks) and not noise if partition is None else partition
 
     chips, many = _chips(design, shifts)
-
-    def run(chip: int, index: int, tolerances: Tolerances | None, parted: bool) -> Steps[Run]:
-        flat = job(design, stimulus, index, chips[chip], tolerances, noise)
-        name = f"input_{index:04d}_{deck_hash(flat)}{'_parted' if parted else ''}.npz"
-        if keep and (keep / name).exists():
-            return Run.load(keep / name)
-        data: RawData | Waves
-        if parted:
-            driven = _driven(design, stimulus, index)
-            data = yield from run_parts(design, flat, *driven, chips[chip] or {})
-        else:
-            (data,) = yield [flat]
-        found = read_run(design, stimulus, index, data)
-        if keep:
-            found.save(keep / name)
-        return found
-
     # The longest first, so that none is left alone at the end.
     tight = [(chip, index, True) for chip in range(len(chips)) for index in sorted(twice)]
     plan = tight + [(chip, index, False) for chip in range(len(chips)) for index in range(inputs)]
-    tasks = (run(chip, index, LATCH if again else None, parted and not again) for chip, index, again in plan)
-    runs: dict[tuple[int, int, bool], Run] = {}
-    for number, found in drive(tasks, workers):
-        runs[plan[number]] = found
+    work = _Work(design, stimulus, noise)
+    ones = [
+        _One(chips[chip], index, LATCH if again else None, parted and not again)
+        for chip, index, again in plan
+    ]
+    jobs = {
+        f"{f'chip_{chip:04d}_' if many else ''}input_{index:04d}_{work.digest(one)}": one
+        for (chip, index, _), one in zip(plan, ones, strict=True)
+    }
+
+    def done(runs: int) -> None:
         if progress:
-            progress(len(runs) * len(chips) * inputs // len(plan))
+            progress(runs * len(chips) * inputs // len(plan))
+
+    store = Store(keep, {"ngspice": find_ngspice()[1]}) if keep else None
+    found = run_jobs(_Work.run, work, jobs, farm, store, done, here=_here)
+    runs = {entry: Run.of(arrays) for entry, arrays in zip(plan, found.values(), strict=True)}
     for chip, index, _ in tight:
         name = f"chip {chip}, input {index}" if many else f"input {index}"
         _refuse_disagreement(design, name, runs[chip, index, False], runs[chip, index, True])
@@ -189,15 +182,59 @@ def _refuse_disagreement(design: Design, name: str, loose: Run, tight: Run) -> N
             )
 
 
-def deck_hash(run: Job) -> str:
-    """Short hash of all that a run's outcome depends on: deck, included files, the simulator's version."""
-    digest = hashlib.sha256(run.deck().encode())
-    for name, content in sorted(run.files.items()):
-        digest.update(
-            name.encode() + (content.encode() if isinstance(content, str) else content.read_bytes())
-        )
-    digest.update(str(find_ngspice()[1]).encode())
-    return digest.hexdigest()[:16]
+@dataclass(frozen=True, eq=False)
+class _One:
+    """One run: a chip's shifts, an input, tolerances (default those of a first run), in parts or one deck."""
+
+    shifts: Shifts | None
+    index: int
+    tolerances: Tolerances | None
+    parted: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What all runs of a call share."""
+
+    design: Design
+    stimulus: Stimulus
+    noise: Mapping[str, Noise] | None
+
+    def steps(self, one: _One) -> Steps[Run]:
+        """Its decks, and what they tell."""
+        flat = job(self.design, self.stimulus, one.index, one.shifts, one.tolerances, self.noise)
+        data: RawData | Waves
+        if one.parted:
+            driven = _driven(self.design, self.stimulus, one.index)
+            data = yield from run_parts(self.design, flat, *driven, one.shifts or {})
+        else:
+            (data,) = yield [flat]
+        return read_run(self.design, self.stimulus, one.index, data)
+
+    def run(self, one: _One) -> Arrays:
+        """A run by itself, on one process."""
+        ((_, found),) = drive([self.steps(one)], 1)
+        return found.arrays()
+
+    def digest(self, one: _One) -> str:
+        """Short hash of all that a run's outcome depends on, besides the program and the simulator."""
+        stimulus, frames = self.stimulus, int(self.stimulus.lengths[one.index])
+        shifts = one.shifts or {}
+        arrays = [shifts[name] for name in sorted(shifts)]
+        settings = repr((sorted(shifts), one.tolerances, one.parted, sorted((self.noise or {}).items())))
+        text = np.frombuffer((self._design + settings).encode(), dtype=np.uint8)
+        return digest(text, stimulus.x[one.index, :frames], stimulus.starts[: frames + 1], *arrays)
+
+    @cached_property
+    def _design(self) -> str:
+        return self.design.fingerprint
+
+
+def _here(work: _Work, ones: Mapping[str, _One], workers: int) -> Finished:
+    """Runs on as many processes of ngspice; the parts of one share them."""
+    keys = list(ones)
+    for number, found in drive((work.steps(one) for one in ones.values()), workers):
+        yield keys[number], found.arrays()
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,48 +249,31 @@ class Run:
     waveforms: dict[str, Array]
     rung: int
 
-    def save(self, path: Path) -> None:
-        """Write an `.npz`."""
+    def arrays(self) -> dict[str, Array]:
+        """Its content by name, as a store keeps it."""
         arrays = {"logits": self.logits, "rung": np.array(self.rung)}
         arrays |= {f"states.{layer}": bits for layer, bits in enumerate(self.states)}
         arrays |= {f"candidates.{layer}": amperes for layer, amperes in enumerate(self.candidates)}
         arrays |= {f"thresholds.{key}": amperes for key, amperes in self.thresholds.items()}
-        arrays |= {f"power.{key}": watts for key, watts in self.power.items()}
+        arrays |= {f"power.{key}": np.asarray(watts) for key, watts in self.power.items()}
         arrays |= {f"waveforms.{key}": values for key, values in self.waveforms.items()}
-        write_arrays(path, arrays)
+        return arrays
 
     @staticmethod
-    def load(path: Path) -> Run:
-        """A run saved before. Raises ConfigError if the file is not whole."""
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                arrays = {name: content[name] for name in content.files}
-            groups: dict[str, dict[str, Array]] = {
-                "states": {},
-                "candidates": {},
-                "thresholds": {},
-                "power": {},
-                "waveforms": {},
-            }
-            for name, array in arrays.items():
-                group, _, key = name.partition(".")
-                if key:
-                    groups[group][key] = array
-            states, candidates = (
-                [groups[name][str(layer)] for layer in range(len(groups[name]))]
-                for name in ("states", "candidates")
-            )
-            return Run(
-                arrays["logits"],
-                states,
-                candidates,
-                groups["thresholds"],
-                groups["power"],
-                groups["waveforms"],
-                int(arrays["rung"]),
-            )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ConfigError(f"{path}: not a finished run: {error}; delete it to run it again") from error
+    def of(arrays: Arrays) -> Run:
+        """A run from its arrays."""
+
+        def group(prefix: str) -> dict[str, Array]:
+            return {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"{prefix}.")}
+
+        states, candidates = (
+            [found[str(layer)] for layer in range(len(found))]
+            for found in map(group, ("states", "candidates"))
+        )
+        return Run(
+            arrays["logits"], states, candidates, group("thresholds"), group("power"), group("waveforms"),
+            int(arrays["rung"]),
+        )  # fmt: skip
 
 
 def read_run(design: Design, stimulus: Stimulus, index: int, data: RawData | Waves) -> Run:
@@ -321,7 +341,8 @@ def collect(design: Design, stimulus: Stimulus, runs: list[Run]) -> Result:
         for name in runs[0].waveforms
         if name != "time"
     }
-    power = {key: np.array([run.power[key] for run in runs]) for key in runs[0].power}
+    parts = dict.fromkeys([*supplies(design).values(), *clock_drives(design).values()])
+    power = {key: np.array([run.power[key] for run in runs]) for key in parts}
     absent = [memory.absent for memory in design.memories]
     states = [_padded([run.states[layer] for run in runs], frames, absent[layer]) for layer in layers]
     return Result(

@@ -114,7 +114,7 @@ def test_the_netlist_runs_alone_in_its_folder(copied: Path) -> None:
 def test_a_second_call_goes_on_and_ends_with_the_same_bytes(copied: Path, command: Command) -> None:
     out = copied / "out"
     before = (out / "metrics.json").read_bytes()
-    runs = sorted((out / "spice").glob("*.npz"))
+    runs = sorted((out / "spice").glob("input_*"))
     assert len(runs) == 2
     times = {path: path.stat().st_mtime_ns for path in [*runs, *(out / "chips").iterdir()]}
     (out / "metrics.json").unlink()
@@ -128,7 +128,7 @@ def test_a_second_call_goes_on_and_ends_with_the_same_bytes(copied: Path, comman
 def test_a_missing_run_is_run_again_with_the_same_result(copied: Path, command: Command) -> None:
     out = copied / "out"
     before = (out / "metrics.json").read_bytes()
-    first, second = sorted((out / "spice").glob("*.npz"))
+    first, second = sorted((out / "spice").glob("input_*"))
     kept = second.stat().st_mtime_ns
     first.unlink()
     assert command("codesign", copied / "config.yaml", "-o", out).code == 0
@@ -138,7 +138,7 @@ def test_a_missing_run_is_run_again_with_the_same_result(copied: Path, command: 
 
 
 def test_a_damaged_run_is_said_not_used(copied: Path, command: Command) -> None:
-    first = min((copied / "out" / "spice").glob("*.npz"))
+    first = min((copied / "out" / "spice").glob("input_*"))
     first.write_bytes(first.read_bytes()[:-20])
     done = command("codesign", copied / "config.yaml", "-o", copied / "out")
     assert done.code == 2

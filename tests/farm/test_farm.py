@@ -80,7 +80,7 @@ def test_a_job_that_fails_says_so_and_finished_ones_are_kept(
 
 
 def test_a_store_of_something_else_is_refused(tmp_path: Path) -> None:
-    Store(tmp_path / "store", IDENTITY)
+    Store(tmp_path / "store", IDENTITY).put("one", {"scaled": np.ones(1)})
     with pytest.raises(ConfigError, match=r"store: holds results of factor = 2.0, now 3.0"):
         Store(tmp_path / "store", {"factor": 3.0})
     with pytest.raises(ConfigError, match=r"store: holds results of seed = None, now 1"):

@@ -14,9 +14,10 @@ from test_clocked_mapping import small
 
 import cmru_hw.characterize as package
 from cmru_hw.behavioral import BehavioralModel
-from cmru_hw.characterize import SWEEPS, characterize, points
+from cmru_hw.characterize import SWEEPS, characterize, points, provenance
 from cmru_hw.characterize.point import AT, Point
 from cmru_hw.errors import ConfigError, MappingError, SimulationError
+from cmru_hw.farm import Farm, Store
 from cmru_hw.mapping import MappingConfig, map_network
 from cmru_hw.primitives.latch import calibration
 from cmru_hw.primitives.node import mirrored
@@ -60,32 +61,30 @@ def test_a_sweep_is_written_with_its_provenance(sweep: Any, tmp_path: Path) -> N
     assert [row["volts"] for row in content["rows"]] == pytest.approx([0.5, 0.75, 0.9])
     assert [row[AT] for row in content["rows"]] == [{"ohms": 1e3}, {"ohms": 3e3}, {"ohms": 9e3}]
     assert content["provenance"]["model_hash"] == GENERIC.model_hash
-    assert told == [1, 2, 3]
+    assert told == [0, 1, 2, 3]
     assert {path.name for path in tmp_path.iterdir()} == {"mirror.json", "mirror.svg"}
 
 
 def test_a_failed_point_is_named_and_the_others_are_kept(sweep: Any, tmp_path: Path) -> None:
     good = sweep.found
     sweep.found = [good[0], good[1], divider(9e3, broken=True)]
-    with pytest.raises(SimulationError, match=r"mirror: divider 9000: .*2 of 3 points are kept in .*jsonl"):
-        characterize(GENERIC, tmp_path, ["mirror"], workers=1)
-    lines = (tmp_path / "mirror.jsonl").read_text().splitlines()
-    assert len(lines) == 3  # provenance and two points
-    # A value that only the file can have shows that the point was not run again; the last line was cut short.
-    (tmp_path / "mirror.jsonl").write_text("\n".join(lines).replace("0.75", "0.7501") + '\n{"at": {"oh')
+    with pytest.raises(SimulationError, match=r"divider 9000: .*2 of 3 points are kept in .*mirror.points"):
+        characterize(GENERIC, tmp_path, ["mirror"], Farm(1))
+    kept = sorted((tmp_path / "mirror.points").glob("point_*"))
+    assert len(kept) == 2
+    # A value that only the file can have shows that the point was not run again.
+    for path in kept:
+        path.write_bytes(path.read_bytes().replace(b"0.75", b"0.71"))
     sweep.found = good
-    characterize(GENERIC, tmp_path, ["mirror"], workers=1)
+    characterize(GENERIC, tmp_path, ["mirror"], Farm(1))
     rows = json.loads((tmp_path / "mirror.json").read_text())["rows"]
-    assert [row["volts"] for row in rows] == pytest.approx([0.5, 0.7501, 0.9])
+    assert [row["volts"] for row in rows] == pytest.approx([0.5, 0.71, 0.9])
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [('{"model_hash": "old"}\n', "other models or another simulator"), ("{\n", "not points of a sweep")],
-)
-def test_points_that_are_not_ours_are_refused(sweep: Any, tmp_path: Path, text: str, complaint: str) -> None:
-    (tmp_path / "mirror.jsonl").write_text(text)
-    with pytest.raises(ConfigError, match=complaint):
+def test_points_of_other_models_are_refused(sweep: Any, tmp_path: Path) -> None:
+    other = Store(tmp_path / "mirror.points", provenance(GENERIC) | {"model_hash": "old"})
+    other.put("point_1", {"row": np.zeros(1, dtype=np.uint8)})
+    with pytest.raises(ConfigError, match=r"mirror.points: holds results of model_hash = 'old', now '"):
         characterize(GENERIC, tmp_path, ["mirror"])
 
 
