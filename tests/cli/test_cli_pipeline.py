@@ -165,11 +165,11 @@ def test_power_of_both_engines_at_rest(design: Path, command: Command) -> None:
 def test_robustness_of_given_labels(design: Path, x: Path, tmp_path: Path, command: Command) -> None:
     command("simulate", design, "--input", x, "-o", tmp_path / "nominal.npz")
     np.save(tmp_path / "labels.npy", arrays(tmp_path / "nominal.npz")["decision"])
-    arguments = ("--input", x, "--labels", tmp_path / "labels.npy", "--chips", 12, "--json")
-    shown = [command("robustness", design, *arguments) for _ in range(2)]
+    arguments = ("--input", x, "--labels", tmp_path / "labels.npy", "--chips", 120, "--json")
+    shown = [command("robustness", design, *arguments, "--workers", workers) for workers in (1, 2)]
     assert shown[0] == shown[1]
     found = json.loads(shown[0].out)
-    assert found["chips"] == 12
+    assert found["chips"] == 120
     exact = json.loads(command("robustness", design, *arguments, "--sigma-scale", 0).out)
     assert (exact["mean_accuracy"], exact["std_accuracy"], exact["yield"]) == (1.0, 0.0, 1.0)
     noisy = ("simulate", design, "--input", x, "--noise", "-o", tmp_path / "noisy.npz")

@@ -26,8 +26,8 @@ SCRIPT = Path(__file__)
 
 def work(out: Path) -> None:
     """The run that is killed: chips of a small network on two processes."""
-    sys.path.insert(0, str(SCRIPT.parents[1] / "hardware"))
-    from hardware_networks import random_input, random_network
+    sys.path.insert(0, str(SCRIPT.parents[1]))
+    from hardware.hardware_networks import random_input, random_network
 
     from cmru_hw.analysis.robustness import Lot, chip_accuracies
     from cmru_hw.config import write_atomically

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -10,14 +11,23 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from distributed import LocalCluster
 from farm.farm_jobs import Context, scaled, slowly
 from farm.test_farm import JOBS, contents
+from hardware.hardware_networks import random_input, random_network
+from matplotlib.figure import Figure
 
 from cmru_hw import farm as farm_module
+from cmru_hw.characterize import characterize, latch
 from cmru_hw.errors import ConfigError, SimulationError
 from cmru_hw.farm import Farm, Store, run_jobs
+from cmru_hw.mapping import map_network
+from cmru_hw.spice.simulate import simulate
+from cmru_hw.stimulus import make_stimulus
+from cmru_hw.technology import load_technology
+from cmru_hw.variation import draw
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +96,30 @@ def test_a_scheduler_that_cannot_be_reached_is_refused(
     monkeypatch.setattr(farm_module, "REACH", 1.0)
     with pytest.raises(ConfigError, match=f"scheduler {address}: cannot be reached"):
         run_jobs(scaled, Context(2.0, marks), JOBS, Farm(scheduler=address))
+
+
+def test_ngspice_runs_give_the_same_on_a_cluster(cluster: LocalCluster, tmp_path: Path) -> None:
+    design, _ = map_network(random_network(2), load_technology("generic180"))
+    stimulus = make_stimulus(random_input(2, batch=2, frames=3), 3, 1e-2)
+    chips = draw(design, range(2), seed=1)
+    here, there = (
+        simulate(design, stimulus, chips, farm, keep=tmp_path / name)
+        for name, farm in (("here", Farm(2)), ("there", Farm(scheduler=cluster.scheduler_address)))
+    )
+    assert np.array_equal(here.logits, there.logits)
+    assert np.array_equal(here.supply_power, there.supply_power)
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+
+
+def test_a_sweep_gives_the_same_on_a_cluster(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = latch.points(load_technology("generic180"))[-3:]
+    monkeypatch.setattr(latch, "points", lambda technology: few)
+    monkeypatch.setattr(latch, "content", lambda technology, rows: {"rows": rows})
+    monkeypatch.setattr(latch, "draw", lambda technology, content: Figure())
+    for name, farm in (("here", Farm(2)), ("there", Farm(scheduler=cluster.scheduler_address))):
+        assert characterize(load_technology("generic180"), tmp_path / name, ["latch"], farm) == {"latch": 3}
+    here, there = ((tmp_path / name / "latch.json").read_text() for name in ("here", "there"))
+    assert here == there
+    assert len(json.loads(here)["rows"]) == 3
