@@ -177,6 +177,9 @@ def map_(
         typer.Option(help="K of a cmru that was trained without levels."),
     ] = None,
     units: Annotated[int, typer.Option(help="Unit transistors that make a weight of 1.")] = 16,
+    unit_area: Annotated[
+        float, typer.Option(help="W L of the unit transistor, as a factor on the card's.")
+    ] = 1.0,
     unit_current: Annotated[float, typer.Option(help="Current of one model unit, A.")] = 1e-9,
     frame_period: Annotated[float, typer.Option(help="Time of one frame, s.")] = 1e-2,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse what would have to be clipped.")] = False,
@@ -196,7 +199,7 @@ def map_(
     values = {
         "boundary": boundary.value, "latch": latch.value if latch else None,
         "accumulator": accumulator.value if accumulator else None, "levels": levels,
-        "units": units, "unit_current": unit_current,
+        "units": units, "unit_area": unit_area, "unit_current": unit_current,
         "frame_period": frame_period, "strict": strict,
     }  # fmt: skip
     _check_folder(output)

@@ -23,7 +23,7 @@ from cmru_hw.config import Strict, load, packaged, validate, write_atomically
 from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
-from cmru_hw.mapping import MappingConfig, check_mappable, equalize, map_folder
+from cmru_hw.mapping import MappingConfig, check_mappable, equalize, map_folder, weight_units
 from cmru_hw.nn.network import Network, NetworkConfig, load_network, save_network
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.latch import Latch
@@ -103,11 +103,13 @@ def read_plan(path: Path) -> Plan:
     if config.training is None and config.trained is None:
         raise ConfigError(f"{path}: training: missing, and there is no `trained` folder")
     quantization = config.training.quantization if config.training else None
-    if quantization and quantization.units != config.mapping.units:
-        raise ConfigError(
-            f"{path}: training.quantization.units: must equal mapping.units ({config.mapping.units}), "
-            f"got {quantization.units}"
-        )
+    if quantization:
+        for name, units in weight_units(network, config.mapping).items():
+            if quantization.units != units:
+                raise ConfigError(
+                    f"{path}: training.quantization.units: must equal mapping.units and mapping.rows "
+                    f"({units} for {name}), got {quantization.units}"
+                )
     return Plan(config, path.parent, task, network, load_technology(config.technology))
 
 
@@ -125,7 +127,7 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
     def prepare(trained: torch.nn.Module) -> None:
         quantization = training.quantization
         if quantization and isinstance(trained, Network) and has_free_factors(trained.config):
-            equalize(trained, quantization.units, quantization.max_ratio)
+            equalize(trained, weight_units(plan.network, plan.config.mapping), quantization.max_ratio)
 
     result = train(network, plan.task, training, run, progress=progress, prepare=prepare)
     return network.eval(), result.metrics
@@ -178,7 +180,7 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
     hysteresis = None
     if isinstance(latch := design.memories[0], Latch):
         hysteresis = measure_hysteresis(
-            plan.technology, float(latch.i_threshold[0]), float(latch.i_width[0]), float(latch.i_gain[0])
+            design.technology, float(latch.i_threshold[0]), float(latch.i_width[0]), float(latch.i_gain[0])
         )
     findings = Findings(
         task=plan.task.name, labels=split.y, class_names=list(plan.task.class_names),

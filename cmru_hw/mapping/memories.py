@@ -50,9 +50,9 @@ def bmru_latch(builder: Builder, layer: int, x: dict[str, int]) -> Built:
     """BMRU with a constant beta on the 9T latch, whose thresholds are positive: c gets an offset."""
     unit = f"layers.{layer}.unit"
     beta, gain = _beta(builder, unit), builder.choices.unit_current * builder.scaled[f"{unit}.gain"]
-    units, trained = builder.quantized(f"{unit}.candidate")
-    bias = builder.bias(f"{unit}.candidate.bias", LATCH_OFFSET * beta)
     name = f"layer{layer}_candidate"
+    units, trained = builder.quantized(f"{unit}.candidate", tuple(x))
+    bias = builder.bias(f"{unit}.candidate.bias", (name,), LATCH_OFFSET * beta)
     terms = tuple(Term(row, sign * units, sign * trained) for row, sign in x.items())
     builder.nodes(name, "p", builder.technology.latch_units, terms, bias, read=True)
     thresholds = []
@@ -139,7 +139,9 @@ def integrator(
                 f"{unit}.amplitude.bias[{i}]: packets of {resting[i]:g} with no input do not fit between the "
                 f"rails, {2 * rails:g} apart"
             )
-        pair = builder.pair(f"{prefix}_amplitudes", f"{unit}.amplitude", x, read=False)
+        pair = builder.pair(
+            f"{prefix}_amplitudes", f"{unit}.amplitude", x, technology.latch_units, read=False
+        )
         for stage in rectifier_stages(f"{prefix}_amplitude", *pair, diode_units=per_unit // diode_units):
             builder.add(stage)
             amplitude = stage.name
@@ -162,15 +164,13 @@ def integrator(
 
 def _window(builder: Builder, layer: int, x: dict[str, int]) -> str:
     """Comparators of c = W_c x + b_c with beta, constant or |W_b x + b_b|."""
-    unit, prefix = f"layers.{layer}.unit", f"layer{layer}"
-    rows = builder.pair(f"{prefix}_candidate", f"{unit}.candidate", x)
+    unit, prefix, latch_units = f"layers.{layer}.unit", f"layer{layer}", builder.technology.latch_units
+    rows = builder.pair(f"{prefix}_candidate", f"{unit}.candidate", x, latch_units)
     names = rows[0].name, rows[1].name
     if f"{unit}.threshold.weight" not in builder.scaled:
         return _comparator(builder, layer, names, _beta(builder, unit))
-    pair = builder.pair(f"{prefix}_threshold", f"{unit}.threshold", x, read=False)
-    rectified = rectifier_stages(
-        f"{prefix}_beta", *pair, diode_units=builder.technology.latch_units, read=True
-    )
+    pair = builder.pair(f"{prefix}_threshold", f"{unit}.threshold", x, latch_units, read=False)
+    rectified = rectifier_stages(f"{prefix}_beta", *pair, diode_units=latch_units, read=True)
     for stage in rectified:
         builder.add(stage)
     return _comparator(builder, layer, names, np.zeros(rows[0].size), rectified[-1].name)
@@ -204,7 +204,8 @@ def _bank(
     The output diode has `BANK_UNITS` transistors where U make a weight of 1, so a current of that share does.
     """
     technology = builder.technology
-    diode_units = min(BANK_UNITS, builder.choices.units)
+    name = f"layer{layer}_bank"
+    diode_units = builder.row_units(name, min(BANK_UNITS, builder.choices.units))
     share = diode_units / builder.choices.units
     largest = technology.latch_units * technology.largest_unit_current
     step = share * gain
@@ -214,7 +215,7 @@ def _bank(
             reason = "outside the range of an output step"
             step[i] = share * builder.clip(f"layers.{layer}.unit.gain", i, built / share, reason)
     bank = LatchBank(
-        name=f"layer{layer}_bank", polarity="p", diode_units=diode_units, copied=none(len(step)),
+        name=name, polarity="p", diode_units=diode_units, copied=none(len(step)),
         comparator=comparator, holds=holds, levels=levels, i_alpha=step,
         initial_state=initial.astype(np.int64), clock=clock_name(layer),
     )  # fmt: skip
@@ -265,15 +266,16 @@ def _latch(
     capacitances = builder.technology.latch_capacitance
     programmed = [calibration(builder.technology).programmed(high, low) for high, low in thresholds]
     i_threshold, i_width = np.array(programmed).T
+    name = f"layer{layer}_latch"
     builder.add(
         Latch(
-            name=f"layer{layer}_latch", polarity="p", diode_units=builder.choices.units,
+            name=name, polarity="p", diode_units=builder.row_units(name),
             copied=none(len(i_gain)), candidate=candidate, i_threshold=i_threshold, i_width=i_width,
             i_gain=i_gain, initial_state=initial, holds=holds,
             capacitance=capacitances[min(layer, len(capacitances) - 1)],
         )
     )  # fmt: skip
-    return f"layer{layer}_latch"
+    return name
 
 
 def _fit_thresholds(

@@ -248,8 +248,13 @@ class Integrator(Memory):
             )
 
     def check_measured(self, technology: Technology) -> None:
-        """Raises MappingError for rails or a supply at which the cell was not measured."""
+        """Raises MappingError for rails, a supply or a size at which the cell was not measured."""
         geometry = integrator_geometry(technology)
+        if technology.unit_area != 1:
+            raise MappingError(
+                f"{self.name}: integrators were measured with unit transistors of unit_area 1, "
+                f"not {technology.unit_area:g}"
+            )
         if abs(technology.supply / geometry.supply - 1) > 0.01:
             raise MappingError(
                 f"{self.name}: measured at {geometry.supply:g} V, but the supply is {technology.supply:g} V"
