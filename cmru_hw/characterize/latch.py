@@ -111,24 +111,44 @@ def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
     }
 
 
+def _along(tables: list[dict[str, Any]], axis: str) -> dict[float, dict[str, Any]]:
+    """Tables that differ from the nominal one along an axis alone, by their place on it."""
+    others = [name for name in CONDITIONS[0] if name != axis]
+    found = {table[axis]: table for table in tables if all(table[k] == tables[0][k] for k in others)}
+    return dict(sorted(found.items()))
+
+
 @styled
 def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
-    """Upper threshold over the programmed current by temperature and by size, and the delay."""
+    """Upper threshold over the programmed current by temperature, over size by current, and the delay."""
     made = Figure(figsize=(5.2, 7.0), layout="constrained")
     ups, sized, delays = made.subplots(3)
     middle = int(np.argmin(np.abs(RATIOS - 0.5)))
-    nominal = CONDITIONS[0]
-    for axes, varied, label in ((ups, "celsius", "{:g} °C"), (sized, "unit_area", "size {:g}")):
-        for table in content["tables"]:
-            if all(table[key] == nominal[key] for key in nominal if key != varied):
-                up = np.array(table["up"])[:, middle]
-                axes.semilogx(THRESHOLDS, up, "o-", markersize=3, color=SPICE, linewidth=0.8)
-                text = label.format(table[varied])
-                axes.annotate(
-                    text, (THRESHOLDS[0], up[0]), (-4, 0), "data", "offset points", fontsize=7, ha="right"
-                )
-        axes.set(xlabel="I_thresh", ylabel="upper threshold over I_thresh", xlim=(1.3e-11, 1.2e-8))
-        engineering(axes.xaxis, "A")
+    heat, sizes = (_along(content["tables"], axis) for axis in ("celsius", "unit_area"))
+    for celsius, table in heat.items():
+        up = np.array(table["up"])[:, middle]
+        ups.semilogx(THRESHOLDS, up, "o-", markersize=3, color=SPICE, linewidth=0.8)
+        ups.annotate(
+            f"{celsius:g} °C",
+            (THRESHOLDS[0], up[0]),
+            (-4, 0),
+            "data",
+            "offset points",
+            fontsize=7,
+            ha="right",
+        )
+    for i, i_threshold in list(enumerate(THRESHOLDS))[::2]:
+        values = [table["up"][i][middle] for table in sizes.values()]
+        sized.semilogx(list(sizes), values, "o-", markersize=3, color=SPICE, linewidth=0.8)
+        sized.annotate(
+            f"{1e9 * i_threshold:.2g} nA", (4.0, values[-1]), (6, -2), "data", "offset points", fontsize=7
+        )
+    sized.set(xlabel="area of the unit transistor, 1: the card's", xlim=(0.18, 6.5))
+    sized.set_xticks(list(sizes), [f"{size:g}" for size in sizes])
+    sized.minorticks_off()
+    sized.set_ylabel("upper threshold over I_thresh")
+    ups.set(xlabel="I_thresh", ylabel="upper threshold over I_thresh", xlim=(1.3e-11, 1.2e-8))
+    engineering(ups.xaxis, "A")
     delay = content["delay"]
     for over, seconds in zip(delay["overdrive"], zip(*delay["seconds"], strict=True), strict=True):
         values = [np.nan if s is None else s for s in seconds]

@@ -121,13 +121,13 @@ def test_the_card_holds_what_the_transistor_sweep_measured() -> None:
 
 
 def test_the_model_of_mirrors_is_what_the_mirror_sweep_measured() -> None:
-    """I / f(V_GS) at V_DS = 0.4 V, where f is 1: within 0.3 % at 27 C from 0.1 nA on."""
+    """I / f(V_GS) at V_DS = 0.4 V, where f is 1: within 0.3 % at 27 C from 0.1 nA on, at every size."""
     content = json.loads((SHIPPED / "mirror.json").read_text())
     current = np.array(content["current"])
     for row in content["rows"]:
         if row[AT]["celsius"] == GENERIC.temperature_celsius:
-            units = content["diode_units"]
-            model = mirrored(GENERIC, row[AT]["polarity"], current, units) / current
+            units, card = content["diode_units"], GENERIC.at(unit_area=row[AT]["unit_area"])
+            model = mirrored(card, row[AT]["polarity"], current, units) / current
             measured = np.array(row["gain"])
             assert np.ptp(measured, axis=1).max() < 1e-3, "the count hardly matters"
             clear = current > 1e-10
