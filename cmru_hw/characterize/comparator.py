@@ -46,8 +46,8 @@ def _bench(technology: Technology, celsius: float, beta: float) -> BankBench:
     low = np.full(len(STEPS), LOW * beta)
     high = low + STEPS * beta
     return BankBench(
-        technology=technology, cells=2, single=True, levels=1, steps=len(STEPS), period=PERIOD, temperature=celsius,
-        beta=beta, margin=0.5 * beta, initial=np.array([-1, 1]), tolerances=QUICK, power_up=False,
+        technology=technology, cells=2, single=True, levels=1, steps=len(STEPS), period=PERIOD,
+        temperature=celsius, beta=beta, margin=0.5 * beta, initial=np.array([-1, 1]), tolerances=QUICK, power_up=False,
         rows=(np.stack([high, low], axis=-1), np.stack([low, high], axis=-1)),
     )  # fmt: skip
 

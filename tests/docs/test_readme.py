@@ -49,7 +49,10 @@ def blocks(language: str) -> list[str]:
 
 
 def fields_of(name: str) -> dict[str, Any]:
-    return {key: "required" if f.is_required() else f.default for key, f in MODELS[name].model_fields.items()}
+    return {
+        key: "required" if field.is_required() else field.get_default(call_default_factory=True)
+        for key, field in MODELS[name].model_fields.items()
+    }
 
 
 def table(heading: str) -> dict[str, str]:
