@@ -34,7 +34,7 @@ from cmru_hw.spice.ngspice import find_ngspice
 from cmru_hw.spice.simulate import job, simulate, write_deck
 from cmru_hw.stimulus import Stimulus, make_stimulus
 from cmru_hw.technology import Technology, load_technology
-from cmru_hw.training import Task, TaskConfig, TrainingConfig, load_task, train
+from cmru_hw.training import Planned, Task, TaskConfig, TrainingConfig, load_task, train
 
 
 class SimulationConfig(Strict):
@@ -108,7 +108,21 @@ def read_plan(path: Path) -> Plan:
             f"{path}: training.quantization.units: must equal mapping.units ({config.mapping.units}), "
             f"got {quantization.units}"
         )
+    if config.training and config.training.hardware_noise:
+        try:
+            planned(config.mapping)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
     return Plan(config, path.parent, task, network, load_technology(config.technology))
+
+
+def planned(mapping: MappingConfig) -> Planned:
+    """What chips in training are like. Raises ConfigError for a circuit that training has no model of."""
+    for key, default in (("boundary", "full"), ("latch", None), ("accumulator", None), ("levels", None)):
+        if getattr(mapping, key) != default:
+            found = getattr(mapping, key)
+            raise ConfigError(f"mapping.{key}: training.hardware_noise has no model of {found}; leave it out")
+    return Planned(**mapping.model_dump(include=set(Planned.__dataclass_fields__)))
 
 
 def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple[Network, dict[str, Any]]:
@@ -127,7 +141,10 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
         if quantization and isinstance(trained, Network) and has_free_factors(trained.config):
             equalize(trained, quantization.units, quantization.max_ratio)
 
-    result = train(network, plan.task, training, run, progress=progress, prepare=prepare)
+    result = train(
+        network, plan.task, training, run, progress=progress, prepare=prepare,
+        planned=planned(plan.config.mapping), technology=plan.technology,
+    )  # fmt: skip
     return network.eval(), result.metrics
 
 
