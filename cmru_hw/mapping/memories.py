@@ -112,7 +112,7 @@ def integrator(
     per_unit = integrator_geometry(technology).packet_units * builder.choices.units
     try:
         diode_units = output_units(
-            rails * builder.choices.unit_current, builder.choices.units, builder.clocks[layer], technology
+            rails, builder.choices.unit_current, builder.choices.units, builder.clocks[layer], technology
         )
     except MappingError as error:
         raise MappingError(f"{unit}: {error}") from error

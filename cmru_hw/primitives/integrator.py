@@ -151,16 +151,18 @@ def settling_rails(clock: BankClock, technology: Technology) -> float:
     return geometry.settled * geometry.capacitance * slope / clock.strobe * (HIGH - LOW) / (2 * LOW)
 
 
-def output_units(rails: float, units: int, clock: BankClock, technology: Technology) -> int:
+def output_units(
+    rails: float, unit_current: float, units: int, clock: BankClock, technology: Technology
+) -> int:
     """D, the unit transistors in an output diode whose gates make a weight of 1 with `units` of them.
 
-    The state's currents are a share D / units of the model's, so that its `rails` (A, of the model) lie
+    The state's currents are a share D / units of the model's, so that its `rails` (in `unit_current`, A) lie
     where the cell was measured, as near to `PREFERRED_RAILS` as can be. Raises MappingError if they cannot.
     """
     per_unit = integrator_geometry(technology).packet_units * units
     smallest, largest = rails_range(technology)
     smallest = max(smallest, settling_rails(clock, technology))
-    full = rails / units  # rails (A) for one unit in the diode
+    full = rails * unit_current / units  # rails (A) for one unit in the diode
     fits = [
         count
         for count in range(1, per_unit + 1)
@@ -168,8 +170,9 @@ def output_units(rails: float, units: int, clock: BankClock, technology: Technol
     ]
     if not fits:
         raise MappingError(
-            f"rails of {rails:.3g} A: no number of unit transistors brings them within {smallest:.3g} and "
-            f"{largest:.3g} A, which its circuit and clock need; change rails, unit_current or frame_period"
+            f"rails of {rails:g} at {unit_current:g} A a unit: no number of unit transistors brings them "
+            f"within {smallest:.3g} and {largest:.3g} A, which its circuit and clock need; change rails, "
+            "unit_current or frame_period"
         )
     return min(fits, key=lambda count: abs(np.log(full * count / PREFERRED_RAILS)))
 

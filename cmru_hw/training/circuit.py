@@ -185,8 +185,8 @@ class _Builder:
         prefix, unit, planned = f"layer{layer}", f"layers.{layer}.unit", self.planned
         name, geometry = f"{prefix}_integrator", integrator_geometry(self.technology)
         clock = BankClock.for_layer(planned.frame_period, layer, self.config.num_layers, copying=True)
-        rails = (self.config.rails or 0.0) * planned.unit_current
-        diode = output_units(rails, planned.units, clock, self.technology)
+        rails, unit_current = self.config.rails or 0.0, planned.unit_current
+        diode = output_units(rails, unit_current, planned.units, clock, self.technology)
         self.matched(f"{prefix}_amplitudes", f"{unit}.amplitude", x)
         wide = geometry.packet_units * planned.units // diode
         self.rectifier(f"{prefix}_amplitude", f"{prefix}_amplitudes", wide)
