@@ -265,12 +265,16 @@ def provenance(plan: Plan) -> dict[str, Any]:
     }
 
 
-def fingerprint(plan: Plan) -> str:
-    """What results depend on: the configuration, given weights, models, and the program itself."""
+def fingerprint(plan: Plan, simulated: bool = True) -> str:
+    """What results depend on: the configuration, given weights, models, and the program itself.
+
+    And the simulator, unless they were not `simulated` in it.
+    """
     digest = hashlib.sha256()
     digest.update(plan.config.model_dump_json().encode())
     digest.update(plan.technology.model_dump_json().encode())
-    digest.update(str(find_ngspice()[1]).encode())
+    if simulated:
+        digest.update(str(find_ngspice()[1]).encode())
     files = [*Path(__file__).parent.rglob("*.py"), *packaged("circuits").rglob("*.*")]
     files += packaged("models", "data").glob("*.npz")
     if plan.config.trained is not None:

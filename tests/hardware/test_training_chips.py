@@ -302,7 +302,10 @@ def test_mismatch_of_a_temperature():
         ({"unit": "fq_bmru", "glu": True}, r"network\.glu: must be False"),
         ({"unit": "cmru"}, r"network\.levels: missing"),
         ({"unit": "alpha_cmru"}, r"network\.rails: missing"),
-        ({"unit": "alpha_cmru", "rails": 100.0}, r"rails of 100 at 1e-09 A a unit: no number of unit transistors"),
+        (
+            {"unit": "alpha_cmru", "rails": 100.0},
+            r"rails of 100 at 1e-09 A a unit: no number of unit transistors",
+        ),
     ],
 )
 def test_a_network_without_a_circuit_is_refused(options, said):
