@@ -156,6 +156,43 @@ def train(
         _print_rows("training", [(key, str(value)) for key, value in metrics.items()])
 
 
+@app.command()
+def aware(
+    config: Annotated[Path, typer.Argument(help="Co-design file (YAML) with training.hardware_noise.")],
+    output: Out,
+    seeds: Annotated[int, typer.Option(min=1, help="Networks of each kind, from seed 0.")] = 5,
+    chips: Annotated[int, typer.Option(min=1, help="Mismatched chips of each network.")] = 1000,
+    sigma_scale: Annotated[
+        Optional[list[float]],  # noqa: UP045
+        typer.Option(min=0.0, help="Factor on the Pelgrom sigma; repeat for more."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train with and without the hardware's errors, and compare yields over mismatched chips. Resumes.
+
+    Example: cmru-hw aware models/speaker_vowels_fq_bmru/aware.yaml -o out/aware
+    """
+    from cmru_hw.aware import RECIPES, SIGMA_SCALES, compare_training
+    from cmru_hw.codesign import read_plan
+
+    _check_folder(output)
+    found = compare_training(read_plan(config), output, seeds, chips, sigma_scale or SIGMA_SCALES)
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(
+        "sigma", "area", *(f"{what}, {recipe}" for what in ("yield", "accuracy") for recipe in RECIPES),
+        title=f"{seeds} seeds, {chips} chips each, yield at {found['yield_target']:.0%}",
+    )  # fmt: skip
+    for k, scale in enumerate(found["sigma_scales"]):
+        cells = [found[recipe][key][k] for key in ("yield", "mean_accuracy") for recipe in RECIPES]
+        area = f"{1 / scale**2:.3g}" if scale else "-"
+        table.add_row(f"{scale:g}", area, *(f"{cell:.4f}" for cell in cells))
+    table.add_row("trained network", "", "", "", *(f"{found[recipe]['accuracy']:.4f}" for recipe in RECIPES))
+    Console().print(table)
+    typer.echo(f"figure: {output / 'aware.svg'}")
+
+
 @app.command("map")
 def map_(
     run: Annotated[Path, typer.Argument(help="Folder with network.yaml and weights.safetensors.")],

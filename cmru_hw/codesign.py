@@ -34,7 +34,7 @@ from cmru_hw.spice.ngspice import find_ngspice
 from cmru_hw.spice.simulate import job, simulate, write_deck
 from cmru_hw.stimulus import Stimulus, make_stimulus
 from cmru_hw.technology import Technology, load_technology
-from cmru_hw.training import Task, TaskConfig, TrainingConfig, load_task, train
+from cmru_hw.training import Planned, Task, TaskConfig, TrainingConfig, load_task, train
 
 
 class SimulationConfig(Strict):
@@ -110,7 +110,21 @@ def read_plan(path: Path) -> Plan:
                     f"{path}: training.quantization.units: must equal mapping.units and mapping.rows "
                     f"({units} for {name}), got {quantization.units}"
                 )
+    if config.training and config.training.hardware_noise:
+        try:
+            planned(config.mapping)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
     return Plan(config, path.parent, task, network, load_technology(config.technology))
+
+
+def planned(mapping: MappingConfig) -> Planned:
+    """What chips in training are like. Raises ConfigError for a circuit that training has no model of."""
+    for key, default in (("boundary", "full"), ("latch", None), ("accumulator", None), ("levels", None)):
+        if getattr(mapping, key) != default:
+            found = getattr(mapping, key)
+            raise ConfigError(f"mapping.{key}: training.hardware_noise has no model of {found}; leave it out")
+    return Planned(**mapping.model_dump(include=set(Planned.__dataclass_fields__)))
 
 
 def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple[Network, dict[str, Any]]:
@@ -129,7 +143,10 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
         if quantization and isinstance(trained, Network) and has_free_factors(trained.config):
             equalize(trained, weight_units(plan.network, plan.config.mapping), quantization.max_ratio)
 
-    result = train(network, plan.task, training, run, progress=progress, prepare=prepare)
+    result = train(
+        network, plan.task, training, run, progress=progress, prepare=prepare,
+        planned=planned(plan.config.mapping), technology=plan.technology,
+    )  # fmt: skip
     return network.eval(), result.metrics
 
 
@@ -250,12 +267,16 @@ def provenance(plan: Plan) -> dict[str, Any]:
     }
 
 
-def fingerprint(plan: Plan) -> str:
-    """What results depend on: the configuration, given weights, models, and the program itself."""
+def fingerprint(plan: Plan, simulated: bool = True) -> str:
+    """What results depend on: the configuration, given weights, models, and the program itself.
+
+    And the simulator, unless they were not `simulated` in it.
+    """
     digest = hashlib.sha256()
     digest.update(plan.config.model_dump_json().encode())
     digest.update(plan.technology.model_dump_json().encode())
-    digest.update(str(find_ngspice()[1]).encode())
+    if simulated:
+        digest.update(str(find_ngspice()[1]).encode())
     files = [*Path(__file__).parent.rglob("*.py"), *packaged("circuits").rglob("*.*")]
     files += packaged("models", "data").glob("*.npz")
     if plan.config.trained is not None:

@@ -17,8 +17,8 @@ from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Technology
 
 CONDITIONS = (
-    (-20.0, 0.8, 1.0), (27.0, 0.8, 1.0), (85.0, 0.8, 1.0), (27.0, 0.6, 1.0), (27.0, 0.7, 1.0), (27.0, 0.9, 1.0),
-    (27.0, 0.8, 0.2), (27.0, 0.8, 4.0),
+    (-20.0, 0.8, 1.0), (27.0, 0.8, 1.0), (85.0, 0.8, 1.0), (27.0, 0.6, 1.0), (27.0, 0.7, 1.0),
+    (27.0, 0.9, 1.0), (27.0, 0.8, 0.2), (27.0, 0.8, 4.0),
 )  # fmt: skip
 """Degrees Celsius, V, and the area of the mirrors' unit transistor."""
 BETAS = (1e-10, 3e-10, 1e-9)  # A
@@ -47,7 +47,8 @@ def _bench(technology: Technology, celsius: float, beta: float) -> BankBench:
     high = low + STEPS * beta
     return BankBench(
         technology=technology, cells=2, single=True, levels=1, steps=len(STEPS), period=PERIOD,
-        temperature=celsius, beta=beta, margin=0.5 * beta, initial=np.array([-1, 1]), tolerances=QUICK, power_up=False,
+        temperature=celsius, beta=beta, margin=0.5 * beta, initial=np.array([-1, 1]), tolerances=QUICK,
+        power_up=False,
         rows=(np.stack([high, low], axis=-1), np.stack([low, high], axis=-1)),
     )  # fmt: skip
 

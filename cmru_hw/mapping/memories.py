@@ -15,9 +15,9 @@ from cmru_hw.errors import MappingError
 from cmru_hw.mapping.builder import Builder, none
 from cmru_hw.primitives.comparator import WindowComparator, smallest_threshold
 from cmru_hw.primitives.device import Array, Units
-from cmru_hw.primitives.integrator import Integrator, integrator_geometry, rails_range, settling_rails
+from cmru_hw.primitives.integrator import Integrator, integrator_geometry, output_units
 from cmru_hw.primitives.latch import Latch, calibration
-from cmru_hw.primitives.latch_bank import LatchBank
+from cmru_hw.primitives.latch_bank import BANK_UNITS, LatchBank
 from cmru_hw.primitives.mirror import Term
 from cmru_hw.primitives.rectifier import rectifier_stages
 
@@ -25,10 +25,6 @@ Built = tuple[str, Array]
 LATCH_OFFSET = 1.5
 """A BMRU on the 9T latch: what is added to its candidate, in beta. The latch then sets at 2.5 beta and resets
 at 0.5 beta."""
-PREFERRED_RAILS = 5e-10
-"""A; larger ones cost power and copy less evenly, smaller ones take longer."""
-BANK_UNITS = 4
-"""Unit transistors in a bank's output diode: few, so that little current flows for a state."""
 SMALLEST_STEP = 1e-11
 """A; a state whose step is smaller drowns in the leakage of the off steps."""
 
@@ -114,21 +110,12 @@ def integrator(
     comparator = _window(builder, layer, x)
     size = len(builder.scaled[f"{unit}.candidate.bias"])
     per_unit = integrator_geometry(technology).packet_units * builder.choices.units
-    smallest, largest = rails_range(technology)
-    smallest = max(smallest, settling_rails(builder.clocks[layer], technology))
-    full = rails * builder.choices.unit_current / builder.choices.units  # rails (A) for one unit in the diode
-    fits = [
-        units
-        for units in range(1, per_unit + 1)
-        if per_unit % units == 0 and smallest <= full * units <= largest
-    ]
-    if not fits:
-        raise MappingError(
-            f"{unit}: rails of {rails:g} at {builder.choices.unit_current:g} A a unit: no number of unit "
-            f"transistors brings them within {smallest:.3g} and {largest:.3g} A, which its circuit and clock "
-            f"need; change rails, unit_current or frame_period"
+    try:
+        diode_units = output_units(
+            rails, builder.choices.unit_current, builder.choices.units, builder.clocks[layer], technology
         )
-    diode_units = min(fits, key=lambda units: abs(np.log(full * units / PREFERRED_RAILS)))
+    except MappingError as error:
+        raise MappingError(f"{unit}: {error}") from error
     state_current = builder.choices.unit_current * diode_units / builder.choices.units
     i_packet, amplitude = np.zeros(size), None
     if packet is None:

@@ -21,7 +21,7 @@ from cmru_hw.design import Facts
 from cmru_hw.mapping import MappingConfig
 from cmru_hw.nn.network_config import NetworkConfig
 from cmru_hw.technology import Technology
-from cmru_hw.training.config import MarginConfig, QuantizationConfig, TrainingConfig
+from cmru_hw.training.config import HardwareNoiseConfig, MarginConfig, QuantizationConfig, TrainingConfig
 from cmru_hw.training.tasks import TaskConfig
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +34,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "task": TaskConfig,
     "network": NetworkConfig,
     "training": TrainingConfig,
+    "training.hardware_noise": HardwareNoiseConfig,
     "training.margin": MarginConfig,
     "training.quantization": QuantizationConfig,
     "mapping": MappingConfig,
