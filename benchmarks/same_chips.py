@@ -43,9 +43,11 @@ def margin(result: Result, label: int) -> float:
     return float(pooled[label] - np.delete(pooled, label).max())
 
 
-def pair(design: Design, stimulus: Stimulus, label: int, chip: int, seed: int, keep: Path) -> dict[str, Any]:
+def pair(
+    design: Design, stimulus: Stimulus, label: int, chip: int, seed: int, sigma_scale: float, keep: Path
+) -> dict[str, Any]:
     """Both engines' outcome of one chip and one input."""
-    shifts = one_chip(draw(design, [chip], seed), 0)
+    shifts = one_chip(draw(design, [chip], seed, sigma_scale), 0)
     model = BehavioralModel(design, shifts).run(stimulus)
     spice = simulate(design, stimulus, shifts, Farm(1), checked=0, keep=keep / str(chip))
     found = agreement(design, select(model, [0]), spice)
@@ -67,6 +69,7 @@ def main() -> None:
     parser.add_argument("--config", default="config.yaml")
     parser.add_argument("--chips", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sigma-scale", type=float, default=1.0, help="factor on the mismatch")
     parser.add_argument("--longest", type=int, default=12, help="frames of an utterance, at most")
     parser.add_argument("--keep", type=Path, required=True)
     given = parser.parse_args()
@@ -79,7 +82,8 @@ def main() -> None:
 
     def one(chip: int) -> dict[str, Any]:
         index = int(chosen[chip])
-        return pair(design, stimulus.select([index]), int(split.y[index]), chip, given.seed, given.keep)
+        some, label = stimulus.select([index]), int(split.y[index])
+        return pair(design, some, label, chip, given.seed, given.sigma_scale, given.keep)
 
     rows = []
     with ThreadPoolExecutor(cores()) as pool, progress_bar("chips", given.chips) as report:
@@ -95,6 +99,7 @@ def main() -> None:
             {
                 "model": f"{given.model.name}/{given.config}",
                 "chips": given.chips,
+                "sigma_scale": given.sigma_scale,
                 "frames": int(stimulus.lengths[chosen].sum()),
                 "decisions_equal": sum(row["decisions_equal"] for row in rows),
                 "right": np.array([row["right"] for row in rows]).sum(axis=0).tolist(),

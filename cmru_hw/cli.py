@@ -161,6 +161,46 @@ def train(
         _print_rows("training", [(key, str(value)) for key, value in metrics.items()])
 
 
+@app.command()
+def aware(
+    config: Annotated[Path, typer.Argument(help="Co-design file (YAML) with training.hardware_noise.")],
+    output: Out,
+    seeds: Annotated[int, typer.Option(min=1, help="Networks of each kind, from seed 0.")] = 5,
+    chips: Annotated[int, typer.Option(min=1, help="Mismatched chips of each network.")] = 1000,
+    sigma_scale: Annotated[
+        Optional[list[float]],  # noqa: UP045
+        typer.Option(min=0.0, help="Factor on the Pelgrom sigma; repeat for more."),
+    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    as_json: Json = False,
+) -> None:
+    """Train with and without the hardware's errors, and compare yields over mismatched chips. Resumes.
+
+    Example: cmru-hw aware models/speaker_vowels_fq_bmru/aware.yaml -o out/aware
+    """
+    from cmru_hw.aware import RECIPES, SIGMA_SCALES, compare_training
+    from cmru_hw.codesign import read_plan
+
+    _check_folder(output)
+    farm = _farm(workers, scheduler)
+    found = compare_training(read_plan(config), output, seeds, chips, sigma_scale or SIGMA_SCALES, farm)
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(
+        "sigma", "area", *(f"{what}, {recipe}" for what in ("yield", "accuracy") for recipe in RECIPES),
+        title=f"{seeds} seeds, {chips} chips each, yield at {found['yield_target']:.0%}",
+    )  # fmt: skip
+    for k, scale in enumerate(found["sigma_scales"]):
+        cells = [found[recipe][key][k] for key in ("yield", "mean_accuracy") for recipe in RECIPES]
+        area = f"{1 / scale**2:.3g}" if scale else "-"
+        table.add_row(f"{scale:g}", area, *(f"{cell:.4f}" for cell in cells))
+    table.add_row("trained network", "", "", "", *(f"{found[recipe]['accuracy']:.4f}" for recipe in RECIPES))
+    Console().print(table)
+    typer.echo(f"figure: {output / 'aware.svg'}")
+
+
 @app.command("map")
 def map_(
     run: Annotated[Path, typer.Argument(help="Folder with network.yaml and weights.safetensors.")],
@@ -182,6 +222,9 @@ def map_(
         typer.Option(help="K of a cmru that was trained without levels."),
     ] = None,
     units: Annotated[int, typer.Option(help="Unit transistors that make a weight of 1.")] = 16,
+    unit_area: Annotated[
+        float, typer.Option(help="W L of the unit transistor, as a factor on the card's.")
+    ] = 1.0,
     unit_current: Annotated[float, typer.Option(help="Current of one model unit, A.")] = 1e-9,
     frame_period: Annotated[float, typer.Option(help="Time of one frame, s.")] = 1e-2,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse what would have to be clipped.")] = False,
@@ -201,7 +244,7 @@ def map_(
     values = {
         "boundary": boundary.value, "latch": latch.value if latch else None,
         "accumulator": accumulator.value if accumulator else None, "levels": levels,
-        "units": units, "unit_current": unit_current,
+        "units": units, "unit_area": unit_area, "unit_current": unit_current,
         "frame_period": frame_period, "strict": strict,
     }  # fmt: skip
     _check_folder(output)

@@ -23,7 +23,7 @@ from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
 from cmru_hw.farm import Farm, Store
-from cmru_hw.mapping import MappingConfig, check_mappable, equalize, map_folder
+from cmru_hw.mapping import MappingConfig, check_mappable, equalize, map_folder, weight_units
 from cmru_hw.nn.network import Network, NetworkConfig, load_network, save_network
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.latch import Latch
@@ -34,7 +34,7 @@ from cmru_hw.spice.ngspice import find_ngspice
 from cmru_hw.spice.simulate import job, simulate, write_deck
 from cmru_hw.stimulus import Stimulus, make_stimulus
 from cmru_hw.technology import Technology, load_technology
-from cmru_hw.training import Task, TaskConfig, TrainingConfig, load_task, train
+from cmru_hw.training import Planned, Task, TaskConfig, TrainingConfig, load_task, train
 
 
 class SimulationConfig(Strict):
@@ -103,12 +103,28 @@ def read_plan(path: Path) -> Plan:
     if config.training is None and config.trained is None:
         raise ConfigError(f"{path}: training: missing, and there is no `trained` folder")
     quantization = config.training.quantization if config.training else None
-    if quantization and quantization.units != config.mapping.units:
-        raise ConfigError(
-            f"{path}: training.quantization.units: must equal mapping.units ({config.mapping.units}), "
-            f"got {quantization.units}"
-        )
+    if quantization:
+        for name, units in weight_units(network, config.mapping).items():
+            if quantization.units != units:
+                raise ConfigError(
+                    f"{path}: training.quantization.units: must equal mapping.units and mapping.rows "
+                    f"({units} for {name}), got {quantization.units}"
+                )
+    if config.training and config.training.hardware_noise:
+        try:
+            planned(config.mapping)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
     return Plan(config, path.parent, task, network, load_technology(config.technology))
+
+
+def planned(mapping: MappingConfig) -> Planned:
+    """What chips in training are like. Raises ConfigError for a circuit that training has no model of."""
+    for key, default in (("boundary", "full"), ("latch", None), ("accumulator", None), ("levels", None)):
+        if getattr(mapping, key) != default:
+            found = getattr(mapping, key)
+            raise ConfigError(f"mapping.{key}: training.hardware_noise has no model of {found}; leave it out")
+    return Planned(**mapping.model_dump(include=set(Planned.__dataclass_fields__)))
 
 
 def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple[Network, dict[str, Any]]:
@@ -125,9 +141,12 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
     def prepare(trained: torch.nn.Module) -> None:
         quantization = training.quantization
         if quantization and isinstance(trained, Network) and has_free_factors(trained.config):
-            equalize(trained, quantization.units, quantization.max_ratio)
+            equalize(trained, weight_units(plan.network, plan.config.mapping), quantization.max_ratio)
 
-    result = train(network, plan.task, training, run, progress=progress, prepare=prepare)
+    result = train(
+        network, plan.task, training, run, progress=progress, prepare=prepare,
+        planned=planned(plan.config.mapping), technology=plan.technology,
+    )  # fmt: skip
     return network.eval(), result.metrics
 
 
@@ -178,7 +197,7 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
     hysteresis = None
     if isinstance(latch := design.memories[0], Latch):
         hysteresis = measure_hysteresis(
-            plan.technology, float(latch.i_threshold[0]), float(latch.i_width[0]), float(latch.i_gain[0])
+            design.technology, float(latch.i_threshold[0]), float(latch.i_width[0]), float(latch.i_gain[0])
         )
     findings = Findings(
         task=plan.task.name, labels=split.y, class_names=list(plan.task.class_names),
@@ -235,12 +254,16 @@ def provenance(plan: Plan) -> dict[str, Any]:
     }
 
 
-def fingerprint(plan: Plan) -> str:
-    """What results depend on: the configuration, given weights, models, and the program itself."""
+def fingerprint(plan: Plan, simulated: bool = True) -> str:
+    """What results depend on: the configuration, given weights, models, and the program itself.
+
+    And the simulator, unless they were not `simulated` in it.
+    """
     digest = hashlib.sha256()
     digest.update(plan.config.model_dump_json().encode())
     digest.update(plan.technology.model_dump_json().encode())
-    digest.update(str(find_ngspice()[1]).encode())
+    if simulated:
+        digest.update(str(find_ngspice()[1]).encode())
     digest.update(program_hash().encode())
     files = [*packaged("models", "data").glob("*.npz")]
     if plan.config.trained is not None:

@@ -56,6 +56,8 @@ class Facts(Strict):
     ramp: Annotated[float, Field(gt=0)]  # s, in which inputs move to a new frame's value
     supply: Annotated[float, Field(gt=0)]  # V
     temperature_celsius: float
+    unit_area: Annotated[float, Field(gt=0)] = 1.0  # W L of the unit transistor over the card's
+    latch_units: Annotated[int, Field(ge=1)] | None = None  # for each current of a latch; default: the card's
     inputs: Annotated[list[str], Field(min_length=2, max_length=2)]  # positive and negative input stage
     outputs: Annotated[
         list[str], Field(min_length=1)
@@ -98,9 +100,10 @@ class Design:
 
     @cached_property
     def technology(self) -> Technology:
-        """The technology card at the design's supply and temperature."""
+        """The technology card at the design's supply and temperature, with its sizes."""
         facts = self.facts
-        return load_technology(facts.technology).at(facts.temperature_celsius, facts.supply)
+        card = load_technology(facts.technology)
+        return card.at(facts.temperature_celsius, facts.supply, facts.unit_area, facts.latch_units)
 
     def at(self, celsius: float | None = None, supply: float | None = None) -> Design:
         """The same circuit and currents at another temperature (degrees Celsius) or supply (V).

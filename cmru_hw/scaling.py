@@ -8,6 +8,7 @@ alphaCMRU has no gain, and rails that all its states share, so no t_i.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from cmru_hw.nn.network_config import NetworkConfig
 
 Weights = dict[str, Array]
+Index = tuple[int | slice, ...]
+Place = tuple[str, Index]
+"""A matrix and which of its weights."""
 RECURRENT_UNITS = ("fq_bmru", "bmru", "cmru", "alpha_cmru")
 CANDIDATE_CURRENTS = ("candidate.bias", "threshold_low", "width", "threshold", "threshold.bias")
 """What is compared with a row of W_c x; a threshold that depends on the input has a row of its own."""
@@ -35,26 +39,28 @@ def has_free_factors(config: NetworkConfig) -> bool:
     return config.unit in RECURRENT_UNITS and config.norm == "none" and not config.glu
 
 
-def rescale(weights: Weights, layers: int, units: int, largest_ratio: float) -> tuple[Weights, float]:
+def rescale(
+    weights: Weights, layers: int, units: Mapping[str, int], largest_ratio: float
+) -> tuple[Weights, float]:
     """An equivalent network whose matrices lose less when rounded to `1/units`, and the logit factor g.
 
-    `weights` has the state-dict names of one of `RECURRENT_UNITS`. A factor stays 1 where rounding loses
-    nothing already, so a network trained on the grid comes back as it is. No factor pushes a weight beyond
-    `largest_ratio`.
+    `units` are those that make a weight of 1, by matrix ("projection"). `weights` has the state-dict names of
+    one of `RECURRENT_UNITS`. A factor stays 1 where rounding loses nothing already, so a network trained on
+    the grid comes back as it is. No factor pushes a weight beyond `largest_ratio`.
     """
     scaled = {name: value.astype(float).copy() for name, value in weights.items()}
     logit_factor = 1.0
 
-    def best(vectors: list[Array], inverse: list[Array]) -> float:
+    def best(rows: list[Place], inverse: list[Place]) -> float:
         losses = np.zeros(len(FACTORS))
-        for vector in vectors:
-            losses += _losses(vector, FACTORS, units, largest_ratio)
-        for vector in inverse:
-            losses += _losses(vector, 1 / FACTORS, units, largest_ratio)
+        for places, factors in ((rows, FACTORS), (inverse, 1 / FACTORS)):
+            for name, index in places:
+                vector = scaled[f"{name}.weight"][index].ravel()
+                losses += _losses(vector, factors, units[name], largest_ratio)
         middle = len(FACTORS) // 2
         return 1.0 if losses[middle] < 1e-9 else float(FACTORS[np.argmin(losses)])
 
-    def times(name: str, index: tuple[int | slice, ...], factor: float) -> None:
+    def times(name: str, index: Index, factor: float) -> None:
         scaled[name][index] *= factor
 
     def matrices(layer: int, *parts: str) -> list[str]:
@@ -66,30 +72,28 @@ def rescale(weights: Weights, layers: int, units: int, largest_ratio: float) -> 
     fed = [name for layer in range(layers) for name in matrices(layer, "candidate", "threshold", "amplitude")]
     for _ in range(SWEEPS):
         for j in range(len(scaled["projection.bias"])):
-            into = [scaled["projection.weight"][j]]
-            outof = [scaled[f"{name}.weight"][:, j] for name in ("readout", *fed)]
-            for layer in range(layers):
-                into.append(scaled[f"layers.{layer}.output.weight"][j])
-            r = best(into, outof)
-            for name in ("projection", *(f"layers.{layer}.output" for layer in range(layers))):
+            into = ("projection", *(f"layers.{layer}.output" for layer in range(layers)))
+            outof = ("readout", *fed)
+            r = best([(name, (j, every)) for name in into], [(name, (every, j)) for name in outof])
+            for name in into:
                 times(f"{name}.weight", (j, every), r)
                 times(f"{name}.bias", (j,), r)
-            for name in ("readout", *fed):
+            for name in outof:
                 times(f"{name}.weight", (every, j), 1 / r)
         for layer in range(layers):
             unit = f"layers.{layer}.unit"
             currents = [f"{unit}.{name}" for name in CANDIDATE_CURRENTS if f"{unit}.{name}" in scaled]
             for i in range(len(scaled[f"{unit}.candidate.bias"])):
-                s = best([scaled[f"{name}.weight"][i] for name in compared[layer]], [])
+                s = best([(name, (i, every)) for name in compared[layer]], [])
                 for name in compared[layer]:
                     times(f"{name}.weight", (i, every), s)
                 for name in currents:
                     times(name, (i,), s)
                 if f"{unit}.gain" in scaled:
-                    t = best([scaled[f"layers.{layer}.output.weight"][:, i]], [])
+                    t = best([(f"layers.{layer}.output", (every, i))], [])
                     times(f"layers.{layer}.output.weight", (every, i), t)
                     times(f"{unit}.gain", (i,), 1 / t)
-        g = best([scaled["readout.weight"].ravel()], [])
+        g = best([("readout", (every, every))], [])
         scaled["readout.weight"] *= g
         scaled["readout.bias"] *= g
         logit_factor *= g

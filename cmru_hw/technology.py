@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from cmru_hw.config import Strict, load, packaged, validate
 from cmru_hw.errors import ConfigError, MappingError
@@ -36,6 +36,10 @@ class Geometry(Strict):
 
     w_um: Positive
     l_um: Positive
+
+    def times(self, area: float) -> Geometry:
+        """With an area W L `area` times as large, at the same W / L."""
+        return Geometry(w_um=self.w_um * area**0.5, l_um=self.l_um * area**0.5)
 
 
 class PerPolarity(Strict):
@@ -94,6 +98,12 @@ class Technology(Strict):
     rest_margin: Positive  # A; candidates resting closer than this to a threshold are reported
     cells: dict[str, dict[str, Any]]  # by primitive, which checks its own
     sources: list[str]
+    _unit_area: float = PrivateAttr(1.0)
+
+    @property
+    def unit_area(self) -> float:
+        """Area W L of `unit` and of `switch`, 1 on the card."""
+        return self._unit_area
 
     @property
     def thermal_voltage(self) -> float:
@@ -118,23 +128,43 @@ class Technology(Strict):
             raise MappingError(f"{self.name}: has no {primitive.replace('_', ' ')}; its cells: {known}")
         return validate(model, self.cells[primitive], f"{self.name}: cells.{primitive}")
 
-    def at(self, celsius: float | None = None, supply: float | None = None) -> Technology:
-        """The card at another temperature (degrees Celsius) or supply (V); None: as it is.
+    def at(
+        self,
+        celsius: float | None = None,
+        supply: float | None = None,
+        unit_area: float | None = None,
+        latch_units: int | None = None,
+    ) -> Technology:
+        """The card at another temperature (degrees Celsius), supply (V) or size of its transistors, or with
+        another number of them for each current of a latch; None: as it is.
 
-        What a transistor does at a temperature is interpolated from `transistor.json`. Raises ConfigError
-        beyond the characterised temperatures, for a supply <= 0, and for a calibration of other models.
+        `unit_area` is a factor on the area of `unit` and `switch`, at constant W / L. What a transistor does
+        at a temperature and a size is interpolated from `transistor.json`. Raises ConfigError beyond what was
+        characterised, for a supply <= 0, and for a calibration of other models.
         """
         changes: dict[str, Any] = {}
         if supply is not None:
             if not supply > 0:
                 raise ConfigError(f"supply: must be > 0 V, got {supply:g}")
             changes["supply"] = supply
-        if celsius is not None and celsius != self.temperature_celsius:
-            heat = _transistors(
+        if latch_units is not None:
+            changes["latch_units"] = latch_units
+        celsius = self.temperature_celsius if celsius is None else celsius
+        unit_area = self.unit_area if unit_area is None else unit_area
+        if (celsius, unit_area) != (self.temperature_celsius, self.unit_area):
+            measured = _transistors(
                 self.folder / self.calibration / "transistor.json", self.name, self.model_hash
             )
-            changes |= heat.at(celsius)
-        return self.model_copy(update=changes)
+            changes |= measured.at(celsius, unit_area)
+        return self.sized(unit_area).model_copy(update=changes)
+
+    def sized(self, unit_area: float) -> Technology:
+        """The card with transistors of another size, and nothing else changed; for what measures them."""
+        more = unit_area / self.unit_area
+        changes = {"unit": self.unit.times(more), "switch": self.switch.times(more)} if more != 1 else {}
+        found = self.model_copy(update=changes)
+        found._unit_area = unit_area
+        return found
 
     @property
     def folder(self) -> Path:
@@ -152,62 +182,86 @@ class Technology(Strict):
         return hashlib.sha256(self.model_text.encode()).hexdigest()
 
 
+_LOGARITHMIC = ("leakage", "diode_capacitance", "gate_capacitance", "drain_capacitance")
+_MEASURED = ("volts_at_1na", "volts_a_neper", "noise_factor", "curve", *_LOGARITHMIC)
+
+
 @dataclass(frozen=True, eq=False)
 class _Transistors:
-    """Unit transistors over temperature, as the `transistor` sweep measured them."""
+    """Unit transistors over temperature at one size, and over size at one temperature, as measured.
+
+    `heat` and `size` are by polarity and quantity, [temperatures, ...] and [sizes, ...]; of `_LOGARITHMIC`
+    ones they are logarithms. The size of 1 was measured at the temperature that both have in common.
+    """
 
     path: Path
     celsius: NDArray[np.float64]
+    unit_area: NDArray[np.float64]
     volts: list[float]
-    parts: dict[str, dict[str, NDArray[np.float64]]]  # by polarity and quantity, [temperatures, ...]
+    heat: dict[str, dict[str, NDArray[np.float64]]]
+    size: dict[str, dict[str, NDArray[np.float64]]]
 
-    def at(self, celsius: float) -> dict[str, Any]:
-        """Fields of a card at a temperature."""
-        low, high = self.celsius[0], self.celsius[-1]
-        if not low - 1e-9 <= celsius <= high + 1e-9:
-            raise ConfigError(
-                f"{self.path}: temperature: transistors were characterised from {low:g} to {high:g} C, "
-                f"not at {celsius:g} C"
-            )
+    def at(self, celsius: float, unit_area: float) -> dict[str, Any]:
+        """Fields of a card at a temperature and a size; what both change is added."""
+        for what, unit, grid, value in (
+            ("temperature", " C", self.celsius, celsius),
+            ("unit_area", "", self.unit_area, unit_area),
+        ):
+            if not grid[0] - 1e-9 <= value <= grid[-1] + 1e-9:
+                raise ConfigError(
+                    f"{self.path}: {what}: transistors were characterised from {grid[0]:g} to "
+                    f"{grid[-1]:g}{unit}, not at {value:g}{unit}"
+                )
 
         def between(polarity: str, key: str) -> NDArray[np.float64]:
-            values = self.parts[polarity][key]
-            k = int(np.clip(np.searchsorted(self.celsius, celsius) - 1, 0, len(self.celsius) - 2))
-            share = (celsius - self.celsius[k]) / (self.celsius[k + 1] - self.celsius[k])
-            return np.asarray(values[k] + share * (values[k + 1] - values[k]))
+            size = self.size[polarity][key]
+            hot = interpolated(self.celsius, self.heat[polarity][key], celsius)
+            sized = interpolated(np.log(self.unit_area), size, np.log(unit_area))
+            found = hot + sized - interpolated(np.log(self.unit_area), size, 0.0)
+            return np.exp(found) if key in _LOGARITHMIC else found
 
         thermal = BOLTZMANN_OVER_CHARGE * (celsius + ZERO_CELSIUS)
-        each = {
-            key: {polarity: between(polarity, key) for polarity in ("n", "p")} for key in _Transistors.KEYS
+        each = {key: {polarity: between(polarity, key) for polarity in ("n", "p")} for key in _MEASURED}
+        numbers = {
+            key: PerPolarity(**{polarity: float(value) for polarity, value in each[key].items()})
+            for key in ("noise_factor", *_LOGARITHMIC)
         }
-        slope = {polarity: float(volts) / thermal for polarity, volts in each["volts_a_neper"].items()}
-        leakage = {polarity: float(np.exp(log)) for polarity, log in each["leakage"].items()}
-        noise = {polarity: float(factor) for polarity, factor in each["noise_factor"].items()}
         return {
             "temperature_celsius": celsius,
             "gate_voltage_at_1na": PerPolarity(**{p: float(v) for p, v in each["volts_at_1na"].items()}),
-            "slope_factor": PerPolarity(**slope),
-            "leakage": PerPolarity(**leakage),
-            "noise_factor": PerPolarity(**noise),
+            "slope_factor": PerPolarity(**{p: float(v) / thermal for p, v in each["volts_a_neper"].items()}),
             "output_curve": OutputCurve(
                 volts=self.volts, **{polarity: curve.tolist() for polarity, curve in each["curve"].items()}
             ),
+            **numbers,
         }
 
-    KEYS: ClassVar[tuple[str, ...]] = ("volts_at_1na", "volts_a_neper", "leakage", "noise_factor", "curve")
+
+def interpolated(grid: NDArray[np.float64], values: NDArray[np.float64], at: float) -> NDArray[np.float64]:
+    """`values` [n, ...] on a rising `grid` [n], by straight lines."""
+    k = int(np.clip(np.searchsorted(grid, at) - 1, 0, len(grid) - 2))
+    share = (at - grid[k]) / (grid[k + 1] - grid[k])
+    return np.asarray(values[k] + share * (values[k + 1] - values[k]))
 
 
 @lru_cache(maxsize=8)
 def _transistors(path: Path, name: str, model_hash: str) -> _Transistors:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        parts = {
-            polarity: {key: np.array(content[polarity][key], dtype=float) for key in _Transistors.KEYS}
+    def parts(content: dict[str, Any]) -> dict[str, dict[str, NDArray[np.float64]]]:
+        found = {
+            polarity: {key: np.array(content[polarity][key], dtype=float) for key in _MEASURED}
             for polarity in ("n", "p")
         }
-        for part in parts.values():
-            part["leakage"] = np.log(part["leakage"])  # it grows exponentially
-        found = _Transistors(path, np.array(content["celsius"], dtype=float), content["volts"], parts)
+        for part in found.values():
+            part |= {key: np.log(part[key]) for key in _LOGARITHMIC}
+        return found
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        sizes = content["sizes"]
+        found = _Transistors(
+            path, np.array(content["celsius"], dtype=float), np.array(sizes["unit_area"], dtype=float),
+            content["volts"], parts(content), parts(sizes),
+        )  # fmt: skip
         measured_on = content["provenance"]["model_hash"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a calibration of transistors: {error}") from error

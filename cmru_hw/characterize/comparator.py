@@ -1,4 +1,4 @@
-"""The window comparator over beta, temperature and supply: where it trips, and how long that takes."""
+"""The window comparator over beta, temperature, supply and size: where it trips, and how long that takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from cmru_hw.spice.job import QUICK
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Technology
 
-CONDITIONS = ((-20.0, 0.8), (27.0, 0.8), (85.0, 0.8), (27.0, 0.6), (27.0, 0.7), (27.0, 0.9))
+CONDITIONS = (
+    (-20.0, 0.8, 1.0), (27.0, 0.8, 1.0), (85.0, 0.8, 1.0), (27.0, 0.6, 1.0), (27.0, 0.7, 1.0),
+    (27.0, 0.9, 1.0), (27.0, 0.8, 0.2), (27.0, 0.8, 4.0),
+)  # fmt: skip
+"""Degrees Celsius, V, and the area of the mirrors' unit transistor."""
 BETAS = (1e-10, 3e-10, 1e-9)  # A
 LOW = 0.2  # of beta: the smaller current of the pair
 STEPS = np.concatenate([np.arange(0.94, 1.0601, 0.0025), [1.5, 3.0]])  # c over beta
@@ -26,22 +30,25 @@ PERIOD = 4e-3  # s
 def points(technology: Technology) -> list[Point]:
     """A slow rise of P through the threshold, and one of M, each in frames of its own."""
     found = []
-    for celsius, supply in CONDITIONS:
+    for celsius, supply, unit_area in CONDITIONS:
+        card = technology.sized(unit_area).model_copy(update={"supply": supply})
         for beta in BETAS:
-            bench = _bench(technology, celsius, supply, beta)
-            at: dict[str, float | str] = {"celsius": celsius, "supply": supply, "beta": beta}
+            bench = _bench(card, celsius, beta)
+            at: dict[str, float | str] = {
+                "celsius": celsius, "supply": supply, "unit_area": unit_area, "beta": beta
+            }  # fmt: skip
             found.append(Point(at, bench.job(), partial(_read, bench)))
     return found
 
 
-def _bench(technology: Technology, celsius: float, supply: float, beta: float) -> BankBench:
+def _bench(technology: Technology, celsius: float, beta: float) -> BankBench:
     """Two cells: one is driven up, the other down."""
     low = np.full(len(STEPS), LOW * beta)
     high = low + STEPS * beta
-    card = technology.model_copy(update={"supply": supply})
     return BankBench(
-        technology=card, cells=2, single=True, levels=1, steps=len(STEPS), period=PERIOD, temperature=celsius,
-        beta=beta, margin=0.5 * beta, initial=np.array([-1, 1]), tolerances=QUICK, power_up=False,
+        technology=technology, cells=2, single=True, levels=1, steps=len(STEPS), period=PERIOD,
+        temperature=celsius, beta=beta, margin=0.5 * beta, initial=np.array([-1, 1]), tolerances=QUICK,
+        power_up=False,
         rows=(np.stack([high, low], axis=-1), np.stack([low, high], axis=-1)),
     )  # fmt: skip
 
@@ -72,9 +79,11 @@ def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
     """Trip points and delays over beta."""
     made = Figure(figsize=(5.2, 4.8), layout="constrained")
     trips, delays = made.subplots(2)
-    for celsius, supply in CONDITIONS:
-        own = [row for row in content["rows"] if (row[AT]["celsius"], row[AT]["supply"]) == (celsius, supply)]
-        label = f"{celsius:g} °C, {supply:g} V"
+    for condition in CONDITIONS:
+        keys = ("celsius", "supply", "unit_area")
+        own = [row for row in content["rows"] if tuple(row[AT][key] for key in keys) == condition]
+        celsius, supply, unit_area = condition
+        label = f"{celsius:g} °C, {supply:g} V, size {unit_area:g}"
         colour = SPICE if supply == technology.supply else BEHAVIORAL
         for key, marker in (("trip_up", "^"), ("trip_down", "v")):
             trips.semilogx(BETAS, _drawn(row[key] for row in own), marker, color=colour)

@@ -1,4 +1,4 @@
-"""The 9T latch: thresholds and output over programmed currents, temperature and supply; delay, leakage."""
+"""The 9T latch over programmed currents, temperature, supply and size: thresholds, output, delay, leakage."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cmru_hw.characterize.point import AT, Point, Row
-from cmru_hw.design import Design
-from cmru_hw.primitives.latch import Latch
 from cmru_hw.report.plots import SPICE, engineering, styled
 from cmru_hw.spice.job import Job, Transient
-from cmru_hw.spice.latch_bench import TOLERANCES, bench, hysteresis
-from cmru_hw.spice.netlist import build
+from cmru_hw.spice.latch_bench import CAPACITANCE, TOLERANCES, LatchBench
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Technology
 
@@ -24,35 +21,41 @@ THRESHOLDS = np.geomspace(3e-11, 1e-8, 11)  # A
 RATIOS = np.array(
     [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.01, 1.02, 1.03, 1.05]
 )
-CONDITIONS = (
-    (27.0, 0.8), (-20.0, 0.8), (0.0, 0.8), (60.0, 0.8), (85.0, 0.8), (27.0, 0.6), (27.0, 0.7), (27.0, 0.9)
+CONDITIONS: tuple[dict[str, float], ...] = tuple(
+    {"celsius": 27.0, "supply": 0.8, "unit_area": 1.0} | changed
+    for changed in (
+        {}, *({"celsius": celsius} for celsius in (-20.0, 0.0, 60.0, 85.0)),
+        *({"supply": supply} for supply in (0.6, 0.7, 0.9)),
+        *({"unit_area": unit_area} for unit_area in (0.2, 0.35, 0.6, 2.0, 4.0)),
+    )
 )  # fmt: skip
+"""The nominal one, then others through it along each axis."""
 OVERDRIVES = (1.05, 1.2, 1.5, 2.0)  # candidate over the upper threshold, of the delay
-CAPACITANCE = 2e-14  # F on v0
 
 
 def points(technology: Technology) -> list[Point]:
-    """Hysteresis of all widths at each threshold, temperature and supply; delays at each threshold."""
+    """Hysteresis of all widths at each threshold and condition; delays at each threshold."""
     found = []
-    for celsius, supply in CONDITIONS:
-        card = technology.model_copy(update={"temperature_celsius": celsius, "supply": supply})
+    for condition in CONDITIONS:
+        changes = {"temperature_celsius": condition["celsius"], "supply": condition["supply"]}
+        card = technology.sized(condition["unit_area"]).model_copy(update=changes)
         for i_threshold in THRESHOLDS:
             row = np.full(len(RATIOS), i_threshold)
-            design, job = bench(card, row, RATIOS * row, row)
+            bench = LatchBench(technology=card, i_threshold=row, i_width=RATIOS * row, i_gain=row)
             at: dict[str, float | str] = {
-                "sweep": "hysteresis", "celsius": celsius, "supply": supply, "i_threshold": float(i_threshold)
+                "sweep": "hysteresis", **condition, "i_threshold": float(i_threshold)
             }  # fmt: skip
-            found.append(Point(at, job, partial(_read_hysteresis, design, float(i_threshold))))
+            found.append(Point(at, bench.job(), partial(_read_hysteresis, bench)))
     for i_threshold in THRESHOLDS[::2]:
-        design, job, stop = _delay(technology, float(i_threshold))
+        bench, job, stop = _delay(technology, float(i_threshold))
         at = {"sweep": "delay", "i_threshold": float(i_threshold)}
-        found.append(Point(at, job, partial(_read_delay, design, stop)))
+        found.append(Point(at, job, partial(_read_delay, bench, stop)))
     return found
 
 
-def _read_hysteresis(design: Design, i_threshold: float, data: RawData) -> Row:
+def _read_hysteresis(bench: LatchBench, data: RawData) -> Row:
     """Thresholds over I_thresh by ratio; output over I_gain when set at half width, and when reset."""
-    curves = hysteresis(design, data)
+    curves, i_threshold = bench.read(data), float(bench.i_threshold[0])
     middle = int(np.argmin(np.abs(RATIOS - 0.5)))
     return {
         "up": (curves.up / i_threshold).tolist(),
@@ -62,40 +65,36 @@ def _read_hysteresis(design: Design, i_threshold: float, data: RawData) -> Row:
     }
 
 
-def _delay(technology: Technology, i_threshold: float) -> tuple[Design, Job, float]:
+def _delay(technology: Technology, i_threshold: float) -> tuple[LatchBench, Job, float]:
     """Latches whose candidates step over the threshold at a tenth of the run."""
     row = np.full(len(OVERDRIVES), i_threshold)
-    design, job = bench(technology, row, 0.5 * row, row)
+    bench = LatchBench(technology=technology, i_threshold=row, i_width=0.5 * row, i_gain=row)
     stop = 200 * CAPACITANCE * technology.supply / i_threshold
     levels = [(0.5 * i_threshold, over * i_threshold) for over in OVERDRIVES]
     waves = [
         np.array([[0.0, low], [0.1 * stop, low], [0.1 * stop + 1e-3 * stop, high], [stop, high]])
         for low, high in levels
     ]
-    netlist = str(build(design, {"candidate": waves}, np.array([0.0, stop])))
+    netlist = str(bench.circuit(waves, stop))
     analysis = Transient(stop=stop, max_step=stop / 500, print_step=stop / 500)
-    return design, replace(job, title="delay of latches", netlist=netlist, analysis=analysis), stop
+    return bench, replace(bench.job(), title="delay of latches", netlist=netlist, analysis=analysis), stop
 
 
-def _read_delay(design: Design, stop: float, data: RawData) -> Row:
-    """From the step to v0 at half the supply, s; NaN where it never set."""
-    latch = next(stage for stage in design.stages if isinstance(stage, Latch))
+def _read_delay(bench: LatchBench, stop: float, data: RawData) -> Row:
+    """From the step to v0 at half the supply, s; None where it never set."""
     found = []
-    for j in range(latch.size):
-        is_set = data[f"v({latch.stored(j)})"] > design.facts.supply / 2
+    for j in range(bench.latch.size):
+        is_set = data[f"v({bench.latch.stored(j)})"] > bench.technology.supply / 2
         found.append(float(data.time[np.argmax(is_set)] - 0.1 * stop) if is_set.any() else None)
     return {"delay": found}
 
 
 def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
-    """The calibration: tables [thresholds, ratios] by temperature and supply."""
+    """The calibration: tables [thresholds, ratios] by temperature, supply and size."""
     tables = []
-    for celsius, supply in CONDITIONS:
-        own = [r for r in rows if (r[AT].get("celsius"), r[AT].get("supply")) == (celsius, supply)]
-        tables.append(
-            {"celsius": celsius, "supply": supply}
-            | {key: [row[key] for row in own] for key in ("up", "down", "output", "off")}
-        )
+    for condition in CONDITIONS:
+        own = [row for row in rows if condition.items() <= row[AT].items()]
+        tables.append(condition | {key: [row[key] for row in own] for key in ("up", "down", "output", "off")})
     delays = [row for row in rows if row[AT]["sweep"] == "delay"]
     return {
         "threshold": THRESHOLDS.tolist(),
@@ -112,27 +111,49 @@ def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
     }
 
 
+def _along(tables: list[dict[str, Any]], axis: str) -> dict[float, dict[str, Any]]:
+    """Tables that differ from the nominal one along an axis alone, by their place on it."""
+    others = [name for name in CONDITIONS[0] if name != axis]
+    found = {table[axis]: table for table in tables if all(table[k] == tables[0][k] for k in others)}
+    return dict(sorted(found.items()))
+
+
 @styled
 def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
-    """Upper threshold over the programmed current, and the delay."""
-    made = Figure(figsize=(5.2, 4.8), layout="constrained")
-    ups, delays = made.subplots(2)
+    """Upper threshold over the programmed current by temperature, over size by current, and the delay."""
+    made = Figure(figsize=(5.2, 7.0), layout="constrained")
+    ups, sized, delays = made.subplots(3)
     middle = int(np.argmin(np.abs(RATIOS - 0.5)))
-    for table in content["tables"]:
-        if table["supply"] == technology.supply:
-            up = np.array(table["up"])[:, middle]
-            ups.semilogx(THRESHOLDS, up, "o-", markersize=3, color=SPICE, linewidth=0.8)
-            label = f"{table['celsius']:g} °C"
-            ups.annotate(
-                label, (THRESHOLDS[0], up[0]), (-4, 0), "data", "offset points", fontsize=7, ha="right"
-            )
+    heat, sizes = (_along(content["tables"], axis) for axis in ("celsius", "unit_area"))
+    for celsius, table in heat.items():
+        up = np.array(table["up"])[:, middle]
+        ups.semilogx(THRESHOLDS, up, "o-", markersize=3, color=SPICE, linewidth=0.8)
+        ups.annotate(
+            f"{celsius:g} °C",
+            (THRESHOLDS[0], up[0]),
+            (-4, 0),
+            "data",
+            "offset points",
+            fontsize=7,
+            ha="right",
+        )
+    for i, i_threshold in list(enumerate(THRESHOLDS))[::2]:
+        values = [table["up"][i][middle] for table in sizes.values()]
+        sized.semilogx(list(sizes), values, "o-", markersize=3, color=SPICE, linewidth=0.8)
+        sized.annotate(
+            f"{1e9 * i_threshold:.2g} nA", (4.0, values[-1]), (6, -2), "data", "offset points", fontsize=7
+        )
+    sized.set(xlabel="area of the unit transistor, 1: the card's", xlim=(0.18, 6.5))
+    sized.set_xticks(list(sizes), [f"{size:g}" for size in sizes])
+    sized.minorticks_off()
+    sized.set_ylabel("upper threshold over I_thresh")
+    ups.set(xlabel="I_thresh", ylabel="upper threshold over I_thresh", xlim=(1.3e-11, 1.2e-8))
+    engineering(ups.xaxis, "A")
     delay = content["delay"]
     for over, seconds in zip(delay["overdrive"], zip(*delay["seconds"], strict=True), strict=True):
         values = [np.nan if s is None else s for s in seconds]
         delays.loglog(delay["threshold"], values, "o-", markersize=3, label=f"{over:g}")
-    ups.set(xlabel="I_thresh", ylabel="upper threshold over I_thresh", xlim=(1.5e-11, 1.2e-8))
     delays.set(xlabel="I_thresh", ylabel="delay of candidate over I_thresh")
-    engineering(ups.xaxis, "A")
     engineering(delays.xaxis, "A")
     engineering(delays.yaxis, "s")
     delays.legend(fontsize=7)

@@ -1,4 +1,4 @@
-"""Mirrors over current, count, temperature and supply: what arrives of what the count promises."""
+"""Mirrors over current, count, temperature and size: what arrives of what the count promises."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from cmru_hw.spice.netlist import MODELS
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Polarity, Technology
 
-CELSIUS = (-20.0, 27.0, 85.0)
+CONDITIONS = ((-20.0, 1.0), (27.0, 1.0), (85.0, 1.0), (27.0, 0.2), (27.0, 4.0))
+"""Degrees Celsius, and the area of the unit transistor."""
 DIODE = 16  # unit transistors
 COUNTS = (1, 4, 16, 64, 128)
 CURRENTS = np.geomspace(3e-11, 1e-8, 11)  # A
@@ -23,12 +24,12 @@ DRAIN = 0.4  # V of V_DS, as of the output curve
 
 
 def points(technology: Technology) -> list[Point]:
-    """One operating point a temperature and polarity holds all currents and counts."""
+    """One operating point a condition and polarity holds all currents and counts."""
     found = []
-    for celsius in CELSIUS:
+    for celsius, unit_area in CONDITIONS:
         for polarity in ("n", "p"):
-            at: dict[str, float | str] = {"celsius": celsius, "polarity": polarity}
-            found.append(Point(at, _job(technology, polarity, celsius), _read))
+            at: dict[str, float | str] = {"celsius": celsius, "unit_area": unit_area, "polarity": polarity}
+            found.append(Point(at, _job(technology.sized(unit_area), polarity, celsius), _read))
     return found
 
 
@@ -79,13 +80,14 @@ def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
 
 @styled
 def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
-    """Gain over current at each temperature; it depends on V_DS - V_GS, hardly on the count."""
+    """Gain over current at each condition; it depends on V_DS - V_GS, hardly on the count."""
     made = Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = made.subplots()
     for row in content["rows"]:
         colour = SPICE if row[AT]["polarity"] == "n" else BEHAVIORAL
-        label = f"{row[AT]['polarity']} {row[AT]['celsius']:g} °C"
-        line = dict(zip(CELSIUS, ("--", "-", ":"), strict=True))[row[AT]["celsius"]]
+        condition = row[AT]["celsius"], row[AT]["unit_area"]
+        label = f"{row[AT]['polarity']} {condition[0]:g} °C, size {condition[1]:g}"
+        line = dict(zip(CONDITIONS, ("--", "-", ":", "-.", (0, (5, 1, 1, 1, 1, 1))), strict=True))[condition]
         for column in np.array(row["gain"]).T:
             axes.semilogx(
                 content["current"], column, color=colour, linestyle=line, linewidth=0.8, label=label

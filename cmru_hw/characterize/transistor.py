@@ -1,4 +1,4 @@
-"""The unit transistor over temperature: gate voltage, slope factor, leakage, current over V_DS, noise."""
+"""The unit transistor over temperature and size: gate voltage, slope, leakage, current over V_DS, noise."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Polarity, Technology
 
 CELSIUS = (-20.0, 0.0, 27.0, 60.0, 85.0)
+NOMINAL = 27.0  # degrees Celsius, at which sizes are compared
+UNIT_AREAS = (
+    0.2,
+    0.35,
+    0.5,
+    0.7,
+    1.0,
+    1.4,
+    2.0,
+    4.0,
+)  # below 0.2 the latch's switch is narrower than 0.22 um
 VOLTS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.8)
 SATURATED = 0.4  # V of V_DS
 SLOPE_FROM, SLOPE_TO = 1e-11, 3e-9  # A
@@ -27,17 +38,27 @@ LOADS = 8  # gates or drains on its node, to tell their capacitance
 
 
 def points(technology: Technology) -> list[Point]:
-    """Sweeps of the gate and of the drain and a diode's noise, plain and loaded, at each temperature."""
+    """Sweeps of the gate and of the drain and a diode's noise, plain and loaded, at each temperature, and at
+    each size."""
     found = []
-    for celsius in CELSIUS:
+    for celsius, unit_area in _conditions():
+        card = technology.sized(unit_area)
         for polarity in ("n", "p"):
+            common: dict[str, float | str] = {
+                "celsius": celsius, "unit_area": unit_area, "polarity": polarity
+            }  # fmt: skip
             for kind in ("gate", "drain"):
-                at: dict[str, float | str] = {"celsius": celsius, "polarity": polarity, "sweep": kind}
-                found.append(Point(at, _job(technology, polarity, celsius, kind), _reader(kind)))
+                job = _job(card, polarity, celsius, kind)
+                found.append(Point(common | {"sweep": kind}, job, _reader(kind)))
             for load in ("diode", "gate", "drain"):
-                at = {"celsius": celsius, "polarity": polarity, "sweep": "noise", "load": load}
-                found.append(Point(at, _noise_job(technology, polarity, celsius, load), _read_noise))
+                job = _noise_job(card, polarity, celsius, load)
+                found.append(Point(common | {"sweep": "noise", "load": load}, job, _read_noise))
     return found
+
+
+def _conditions() -> list[tuple[float, float]]:
+    """Temperatures, and sizes."""
+    return [(celsius, 1.0) for celsius in CELSIUS] + [(NOMINAL, area) for area in UNIT_AREAS if area != 1]
 
 
 def _job(technology: Technology, polarity: Polarity, celsius: float, kind: str) -> Job:
@@ -52,7 +73,7 @@ def _job(technology: Technology, polarity: Polarity, celsius: float, kind: str) 
         analysis = DcSweep("vd", 0.0, sign * max(VOLTS), sign * 0.005)
     lines.append(f"X1 d g s s {polarity}fet {size}")
     return Job(
-        title=f"{polarity} transistor, {kind}, {celsius:g} C",
+        title=f"{polarity} transistor of {technology.unit_area:g}, {kind}, {celsius:g} C",
         netlist="\n".join(lines) + "\n",
         analysis=analysis,
         save=("i(vd)",),
@@ -74,7 +95,7 @@ def _noise_job(technology: Technology, polarity: Polarity, celsius: float, load:
         nets = "e d 0 0" if load == "gate" else "d 0 0 0"
         lines.append(f"X2 {nets} {polarity}fet {size} M={LOADS}")
     return Job(
-        title=f"noise of a {polarity} diode, {load}, {celsius:g} C",
+        title=f"noise of a {polarity} diode of {technology.unit_area:g}, {load}, {celsius:g} C",
         netlist="\n".join(lines) + "\n",
         analysis=Noise("d", "iprobe", 1e-1, 1e9, 50),
         tolerances=TOLERANCES,
@@ -114,9 +135,24 @@ def _reader(kind: str) -> Any:
 
 def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
     """By polarity and temperature: V_GS at 1 nA, n U_T (V), leakage at V_GS = 0 (A), the output curve, noise
-    over 2 q I, and what a unit transistor adds to a node by its diode, gate or drain (F).
+    over 2 q I, and what a unit transistor adds to a node by its diode, gate or drain (F). In `sizes` the same
+    by size.
     """
-    found: dict[str, Any] = {"celsius": list(CELSIUS), "volts": list(VOLTS)}
+    heat = [row for row in rows if row[AT]["unit_area"] == 1]
+    sizes = sorted(
+        (row for row in rows if row[AT]["celsius"] == NOMINAL), key=lambda row: float(row[AT]["unit_area"])
+    )
+    return {
+        "celsius": list(CELSIUS),
+        "volts": list(VOLTS),
+        **_by_polarity(heat),
+        "sizes": {"celsius": NOMINAL, "unit_area": list(UNIT_AREAS), **_by_polarity(sizes)},
+    }
+
+
+def _by_polarity(rows: list[Row]) -> dict[str, dict[str, Any]]:
+    """What was measured of each polarity, in the order of the rows."""
+    found: dict[str, dict[str, Any]] = {}
     for polarity in ("n", "p"):
         own = [row for row in rows if row[AT]["polarity"] == polarity]
         found[polarity] = {
@@ -137,17 +173,29 @@ def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
 
 @styled
 def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
-    """Drain current over V_DS, gate voltage and noise over temperature."""
-    made = Figure(figsize=(5.2, 7.2), layout="constrained")
-    over_drain, over_heat, noise = made.subplots(3)
+    """Drain current over V_DS, gate voltage and noise over temperature; gate voltage and curve over size."""
+    made = Figure(figsize=(5.2, 9.4), layout="constrained")
+    over_drain, over_heat, noise, over_size = made.subplots(4)
+    sizes = content["sizes"]
+    rise = over_size.twinx()
     for polarity, colour in (("n", SPICE), ("p", BEHAVIORAL)):
         for curve, celsius in zip(content[polarity]["curve"], CELSIUS, strict=True):
             width = 2.0 if celsius == technology.temperature_celsius else 0.7
             over_drain.plot(VOLTS[2:], curve[2:], color=colour, linewidth=width)
         over_heat.plot(CELSIUS, content[polarity]["volts_at_1na"], "o-", color=colour, label=polarity)
         noise.plot(CELSIUS, content[polarity]["noise_factor"], "o-", color=colour, label=polarity)
+        volts = sizes[polarity]["volts_at_1na"]
+        over_size.semilogx(sizes["unit_area"], volts, "o-", color=colour, label=f"{polarity}, V_GS")
+        high = np.array(sizes[polarity]["curve"])[:, VOLTS.index(0.8)]
+        rise.semilogx(sizes["unit_area"], high, "s:", color=colour, label=f"{polarity}, current")
     over_drain.set(xlabel="V_DS (V)", ylabel="current, 1 at 0.4 V", ylim=(0.9, 1.05))
     over_heat.set(xlabel="temperature (°C)", ylabel="V_GS at 1 nA (V)")
     noise.set(xlabel="temperature (°C)", ylabel="noise over 2 q I", ylim=(0, None))
+    over_size.set(xlabel="area of the unit transistor, 1: the card's", ylabel="V_GS at 1 nA (V)")
+    over_size.set_xticks(UNIT_AREAS, [f"{area:g}" for area in UNIT_AREAS], minor=False)
+    over_size.minorticks_off()
+    rise.set(ylabel="current at 0.8 V, 1 at 0.4 V")
     over_heat.legend()
+    lines = [*over_size.get_lines(), *rise.get_lines()]
+    over_size.legend(lines, [str(line.get_label()) for line in lines], ncols=2, fontsize=7)
     return made

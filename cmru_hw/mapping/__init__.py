@@ -6,3 +6,4 @@ from cmru_hw.mapping.network import equalize as equalize
 from cmru_hw.mapping.network import map_folder as map_folder
 from cmru_hw.mapping.network import map_network as map_network
 from cmru_hw.mapping.report import MappingReport as MappingReport
+from cmru_hw.mapping.units import weight_units as weight_units

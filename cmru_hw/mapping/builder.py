@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from cmru_hw.design import Stage
+from cmru_hw.design import Stage, block_of
 from cmru_hw.errors import MappingError
 from cmru_hw.mapping.config import MappingConfig
 from cmru_hw.mapping.report import Clip, MappingReport
@@ -18,17 +19,30 @@ from cmru_hw.technology import Polarity, Technology
 
 
 class Builder:
-    """The stages so far, in signal order, and the report. `trained` are the weights before scaling."""
+    """The stages so far, in signal order, and the report. `trained` are the weights before scaling, `units`
+    those that make a weight of 1, by matrix.
+    """
 
     def __init__(
-        self, technology: Technology, choices: MappingConfig, scaled: Weights, trained: Weights
+        self,
+        technology: Technology,
+        choices: MappingConfig,
+        units: Mapping[str, int],
+        scaled: Weights,
+        trained: Weights,
     ) -> None:
-        self.technology, self.choices = technology, choices
+        self.technology, self.choices, self.units = technology, choices, units
         self.scaled, self.trained = scaled, trained
         self.report = MappingReport()
         self.clocks: list[BankClock] = []
         self._stages: list[Stage] = []
         self._diode_units: dict[str, int] = {}
+        self._chosen: dict[str, list[str]] = {"rows": [], "bias_rows": []}
+
+    def row_units(self, row: str, default: int | None = None) -> int:
+        """Unit transistors in the diodes of a row; the mapping's `rows` may choose them."""
+        self._chosen["rows"].append(row)
+        return self.choices.row_units(row, self.choices.units if default is None else default)
 
     def add(self, stage: Stage) -> None:
         """Append a stage."""
@@ -36,7 +50,17 @@ class Builder:
         self._diode_units[stage.name] = stage.diode_units
 
     def finished(self) -> tuple[Stage, ...]:
-        """The stages, each with the copies (of the other polarity) that later stages take from it."""
+        """The stages, each with the copies (of the other polarity) that later stages take from it.
+
+        Raises MappingError for a choice of units of a row that there is not.
+        """
+        for key, rows in self._chosen.items():
+            known = dict.fromkeys([*map(block_of, rows), *rows])
+            if unknown := [row for row in getattr(self.choices, key) if row not in known]:
+                raise MappingError(
+                    f"mapping.{key}: {unknown[0]}: no row whose units can be chosen; there are "
+                    f"{', '.join(known)}"
+                )
         copied = {stage.name: stage.copied.copy() for stage in self._stages}
         polarity = {stage.name: stage.polarity for stage in self._stages}
         for stage in (stage for stage in self._stages if isinstance(stage, Mirror)):
@@ -57,9 +81,12 @@ class Builder:
     ) -> Mirror:  # fmt: skip
         """A row of summing nodes."""
         size = len(terms[0].units) if terms else len(bias if bias is not None else ())
+        if bias is not None:
+            self._chosen["bias_rows"].append(name)
         row = Mirror(
             name=name, polarity=polarity, diode_units=diode_units, copied=none(size), terms=terms,
-            bias=np.zeros(size) if bias is None else bias, bias_units=self.choices.bias_units, read=read,
+            bias=np.zeros(size) if bias is None else bias, bias_units=self.choices.row_bias_units(name),
+            read=read,
         )  # fmt: skip
         self.add(row)
         return row
@@ -82,34 +109,41 @@ class Builder:
         """A row of pMOS nodes: relu(W (source - offset) + b), the offset (A) folded into the bias."""
         units, trained = self.quantized(tensor)
         ratio = units / self._diode_units[source]
-        bias = self.bias(f"{tensor}.bias", 0.0 if offset is None else -ratio @ offset)
+        bias = self.bias(f"{tensor}.bias", (name,), 0.0 if offset is None else -ratio @ offset)
         self.nodes(name, "p", diode_units, (Term(source, units, trained),), bias, read)
 
     def pair(
-        self, name: str, tensor: str, sources: dict[str, int], read: bool = True
+        self, name: str, tensor: str, sources: dict[str, int], diode_units: int, read: bool = True
     ) -> tuple[Mirror, Mirror]:
         """Two rows of pMOS nodes, `{name}_pos` and `{name}_neg`, whose difference is W x + b.
 
         x is the signed sum of the sources. Each contribution goes to the node where it is positive.
         """
-        units, trained = self.quantized(tensor)
-        bias = self.bias(f"{tensor}.bias")
+        units, trained = self.quantized(tensor, tuple(sources))
+        names = (f"{name}_pos", f"{name}_neg")
+        bias = self.bias(f"{tensor}.bias", names)
         rows = []
-        for suffix, side in (("pos", 1), ("neg", -1)):
+        for row, side in zip(names, (1, -1), strict=True):
             terms = tuple(
                 Term(source, np.maximum(side * sign * units, 0), side * sign * trained)
                 for source, sign in sources.items()
             )
-            rows.append(
-                self.nodes(
-                    f"{name}_{suffix}", "p", self.technology.latch_units, terms, np.maximum(side * bias, 0.0),
-                    read,
-                )
-            )  # fmt: skip
+            rows.append(self.nodes(row, "p", diode_units, terms, np.maximum(side * bias, 0.0), read))
         return rows[0], rows[1]
 
-    def quantized(self, name: str) -> tuple[Units, Array]:
-        """Whole units of a matrix, and its trained weights; notes the rounding error."""
+    def quantized(self, name: str, sources: tuple[str, ...] = ()) -> tuple[Units, Array]:
+        """Whole units of a matrix, and its trained weights; notes the rounding error.
+
+        Raises MappingError for a weight beyond the largest ratio, and where `sources`, whose difference it
+        takes, differ in units.
+        """
+        for source in sources:
+            if self._diode_units[source] != self.units[name]:
+                raise MappingError(
+                    f"mapping.rows: {' and '.join(sources)} have {self._diode_units[sources[0]]} and "
+                    f"{self._diode_units[source]} units, but {name}.weight takes their difference: give them "
+                    "one number"
+                )
         weight, trained = self.scaled[f"{name}.weight"], self.trained[f"{name}.weight"]
         largest = np.unravel_index(np.argmax(np.abs(weight)), weight.shape)
         if abs(weight[largest]) > self.technology.largest_ratio:
@@ -118,8 +152,8 @@ class Builder:
                 f"{name}.weight{index}: {trained[largest]:g} needs a mirror ratio of "
                 f"{abs(weight[largest]):.3g}, the largest is {self.technology.largest_ratio:g}"
             )
-        units = unit_counts(weight, self.choices.units).astype(np.int64)
-        error = units / self.choices.units - weight
+        units = unit_counts(weight, self.units[name]).astype(np.int64)
+        error = units / self.units[name] - weight
         norm = float(np.sqrt(np.mean(weight**2)))
         self.report.quantization_error[f"{name}.weight"] = (
             float(np.sqrt(np.mean(error**2))) / norm if norm else 0.0
@@ -129,10 +163,10 @@ class Builder:
             histogram[int(count)] = histogram.get(int(count), 0) + int(number)
         return units, trained
 
-    def bias(self, name: str, more: Array | float = 0.0) -> Array:
-        """Bias currents and `more` (A); refuses one that would leave weak inversion."""
+    def bias(self, name: str, rows: tuple[str, ...], more: Array | float = 0.0) -> Array:
+        """Bias currents of rows and `more` (A); refuses one that would leave weak inversion."""
         bias = self.scaled[name] * self.choices.unit_current + more
-        largest = self.choices.bias_units * self.technology.largest_unit_current
+        largest = min(self.choices.row_bias_units(row) for row in rows) * self.technology.largest_unit_current
         i = int(np.argmax(np.abs(bias)))
         if abs(bias[i]) > largest:
             raise MappingError(

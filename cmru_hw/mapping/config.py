@@ -7,7 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cmru_hw.config import Strict
-from cmru_hw.design import Boundary
+from cmru_hw.design import Boundary, block_of
+
+Units = Annotated[int, Field(ge=1, le=256)]
 
 
 class MappingConfig(Strict):
@@ -17,9 +19,13 @@ class MappingConfig(Strict):
     latch: Literal["9t", "clocked"] | None = None  # default: 9t for fq_bmru, clocked for bmru
     accumulator: Literal["latch_bank", "integrator"] | None = None  # default: what the unit's state asks for
     levels: Annotated[int, Field(ge=1, le=64)] | None = None  # K of a cmru that was trained without
-    units: Annotated[int, Field(ge=1, le=256)] = 16  # unit transistors in a diode that weights divide by
-    copy_units: Annotated[int, Field(ge=1, le=256)] = 8  # in a diode that is only copied 1:1
-    bias_units: Annotated[int, Field(ge=1, le=256)] = 4  # in a bias current and in its reference
+    units: Units = 16  # unit transistors in a diode that weights divide by
+    copy_units: Units = 8  # in a diode that is only copied 1:1
+    bias_units: Units = 4  # in a bias current and in its reference
+    latch_units: Units | None = None  # for each current of a latch or comparator; default: the card's
+    rows: dict[str, Units] = Field(default_factory=dict)  # in the diodes of a row, or of a block's rows
+    bias_rows: dict[str, Units] = Field(default_factory=dict)  # in the biases of a row, or of a block's
+    unit_area: Annotated[float, Field(gt=0)] = 1.0  # W L of a unit transistor over the card's
     unit_current: Annotated[float, Field(gt=0)] = 1e-9  # A for one model unit
     quiescent_current: Annotated[float, Field(ge=0)] = 3e-11  # A in both currents of an input pair
     frame_period: Annotated[float, Field(gt=0)] = 1e-2  # s
@@ -31,3 +37,11 @@ class MappingConfig(Strict):
         if self.ramp and not self.ramp < self.frame_period:
             raise ValueError(f"ramp must be shorter than frame_period, {self.frame_period:g} s")
         return self
+
+    def row_units(self, row: str, default: int) -> int:
+        """Unit transistors in the diodes of a row: its own, else its block's, else the default."""
+        return self.rows.get(row, self.rows.get(block_of(row), default))
+
+    def row_bias_units(self, row: str) -> int:
+        """Unit transistors in each bias of a row, and in its reference."""
+        return self.bias_rows.get(row, self.bias_rows.get(block_of(row), self.bias_units))

@@ -15,9 +15,9 @@ from cmru_hw.errors import MappingError
 from cmru_hw.mapping.builder import Builder, none
 from cmru_hw.primitives.comparator import WindowComparator, smallest_threshold
 from cmru_hw.primitives.device import Array, Units
-from cmru_hw.primitives.integrator import Integrator, integrator_geometry, rails_range, settling_rails
+from cmru_hw.primitives.integrator import Integrator, integrator_geometry, output_units
 from cmru_hw.primitives.latch import Latch, calibration
-from cmru_hw.primitives.latch_bank import LatchBank
+from cmru_hw.primitives.latch_bank import BANK_UNITS, LatchBank
 from cmru_hw.primitives.mirror import Term
 from cmru_hw.primitives.rectifier import rectifier_stages
 
@@ -25,10 +25,6 @@ Built = tuple[str, Array]
 LATCH_OFFSET = 1.5
 """A BMRU on the 9T latch: what is added to its candidate, in beta. The latch then sets at 2.5 beta and resets
 at 0.5 beta."""
-PREFERRED_RAILS = 5e-10
-"""A; larger ones cost power and copy less evenly, smaller ones take longer."""
-BANK_UNITS = 4
-"""Unit transistors in a bank's output diode: few, so that little current flows for a state."""
 SMALLEST_STEP = 1e-11
 """A; a state whose step is smaller drowns in the leakage of the off steps."""
 
@@ -50,9 +46,9 @@ def bmru_latch(builder: Builder, layer: int, x: dict[str, int]) -> Built:
     """BMRU with a constant beta on the 9T latch, whose thresholds are positive: c gets an offset."""
     unit = f"layers.{layer}.unit"
     beta, gain = _beta(builder, unit), builder.choices.unit_current * builder.scaled[f"{unit}.gain"]
-    units, trained = builder.quantized(f"{unit}.candidate")
-    bias = builder.bias(f"{unit}.candidate.bias", LATCH_OFFSET * beta)
     name = f"layer{layer}_candidate"
+    units, trained = builder.quantized(f"{unit}.candidate", tuple(x))
+    bias = builder.bias(f"{unit}.candidate.bias", (name,), LATCH_OFFSET * beta)
     terms = tuple(Term(row, sign * units, sign * trained) for row, sign in x.items())
     builder.nodes(name, "p", builder.technology.latch_units, terms, bias, read=True)
     thresholds = []
@@ -114,21 +110,12 @@ def integrator(
     comparator = _window(builder, layer, x)
     size = len(builder.scaled[f"{unit}.candidate.bias"])
     per_unit = integrator_geometry(technology).packet_units * builder.choices.units
-    smallest, largest = rails_range(technology)
-    smallest = max(smallest, settling_rails(builder.clocks[layer], technology))
-    full = rails * builder.choices.unit_current / builder.choices.units  # rails (A) for one unit in the diode
-    fits = [
-        units
-        for units in range(1, per_unit + 1)
-        if per_unit % units == 0 and smallest <= full * units <= largest
-    ]
-    if not fits:
-        raise MappingError(
-            f"{unit}: rails of {rails:g} at {builder.choices.unit_current:g} A a unit: no number of unit "
-            f"transistors brings them within {smallest:.3g} and {largest:.3g} A, which its circuit and clock "
-            f"need; change rails, unit_current or frame_period"
+    try:
+        diode_units = output_units(
+            rails, builder.choices.unit_current, builder.choices.units, builder.clocks[layer], technology
         )
-    diode_units = min(fits, key=lambda units: abs(np.log(full * units / PREFERRED_RAILS)))
+    except MappingError as error:
+        raise MappingError(f"{unit}: {error}") from error
     state_current = builder.choices.unit_current * diode_units / builder.choices.units
     i_packet, amplitude = np.zeros(size), None
     if packet is None:
@@ -139,7 +126,9 @@ def integrator(
                 f"{unit}.amplitude.bias[{i}]: packets of {resting[i]:g} with no input do not fit between the "
                 f"rails, {2 * rails:g} apart"
             )
-        pair = builder.pair(f"{prefix}_amplitudes", f"{unit}.amplitude", x, read=False)
+        pair = builder.pair(
+            f"{prefix}_amplitudes", f"{unit}.amplitude", x, technology.latch_units, read=False
+        )
         for stage in rectifier_stages(f"{prefix}_amplitude", *pair, diode_units=per_unit // diode_units):
             builder.add(stage)
             amplitude = stage.name
@@ -162,15 +151,13 @@ def integrator(
 
 def _window(builder: Builder, layer: int, x: dict[str, int]) -> str:
     """Comparators of c = W_c x + b_c with beta, constant or |W_b x + b_b|."""
-    unit, prefix = f"layers.{layer}.unit", f"layer{layer}"
-    rows = builder.pair(f"{prefix}_candidate", f"{unit}.candidate", x)
+    unit, prefix, latch_units = f"layers.{layer}.unit", f"layer{layer}", builder.technology.latch_units
+    rows = builder.pair(f"{prefix}_candidate", f"{unit}.candidate", x, latch_units)
     names = rows[0].name, rows[1].name
     if f"{unit}.threshold.weight" not in builder.scaled:
         return _comparator(builder, layer, names, _beta(builder, unit))
-    pair = builder.pair(f"{prefix}_threshold", f"{unit}.threshold", x, read=False)
-    rectified = rectifier_stages(
-        f"{prefix}_beta", *pair, diode_units=builder.technology.latch_units, read=True
-    )
+    pair = builder.pair(f"{prefix}_threshold", f"{unit}.threshold", x, latch_units, read=False)
+    rectified = rectifier_stages(f"{prefix}_beta", *pair, diode_units=latch_units, read=True)
     for stage in rectified:
         builder.add(stage)
     return _comparator(builder, layer, names, np.zeros(rows[0].size), rectified[-1].name)
@@ -204,7 +191,8 @@ def _bank(
     The output diode has `BANK_UNITS` transistors where U make a weight of 1, so a current of that share does.
     """
     technology = builder.technology
-    diode_units = min(BANK_UNITS, builder.choices.units)
+    name = f"layer{layer}_bank"
+    diode_units = builder.row_units(name, min(BANK_UNITS, builder.choices.units))
     share = diode_units / builder.choices.units
     largest = technology.latch_units * technology.largest_unit_current
     step = share * gain
@@ -214,7 +202,7 @@ def _bank(
             reason = "outside the range of an output step"
             step[i] = share * builder.clip(f"layers.{layer}.unit.gain", i, built / share, reason)
     bank = LatchBank(
-        name=f"layer{layer}_bank", polarity="p", diode_units=diode_units, copied=none(len(step)),
+        name=name, polarity="p", diode_units=diode_units, copied=none(len(step)),
         comparator=comparator, holds=holds, levels=levels, i_alpha=step,
         initial_state=initial.astype(np.int64), clock=clock_name(layer),
     )  # fmt: skip
@@ -265,15 +253,16 @@ def _latch(
     capacitances = builder.technology.latch_capacitance
     programmed = [calibration(builder.technology).programmed(high, low) for high, low in thresholds]
     i_threshold, i_width = np.array(programmed).T
+    name = f"layer{layer}_latch"
     builder.add(
         Latch(
-            name=f"layer{layer}_latch", polarity="p", diode_units=builder.choices.units,
+            name=name, polarity="p", diode_units=builder.row_units(name),
             copied=none(len(i_gain)), candidate=candidate, i_threshold=i_threshold, i_width=i_width,
             i_gain=i_gain, initial_state=initial, holds=holds,
             capacitance=capacitances[min(layer, len(capacitances) - 1)],
         )
     )  # fmt: skip
-    return f"layer{layer}_latch"
+    return name
 
 
 def _fit_thresholds(

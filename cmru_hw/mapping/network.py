@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from cmru_hw.mapping.builder import Builder
 from cmru_hw.mapping.config import MappingConfig
 from cmru_hw.mapping.memories import Built, bmru_latch, fq_clocked, fq_latch, integrator, signed_bank
 from cmru_hw.mapping.report import MappingReport, RestPoint
+from cmru_hw.mapping.units import is_clocked, on_integrator, weight_units
 from cmru_hw.primitives.clock import BankClock
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.mirror import Input, Term
@@ -38,15 +39,17 @@ def map_network(
     """
     config, choices = network.config, choices or MappingConfig()
     check_mappable(config, choices)
+    technology = technology.at(unit_area=choices.unit_area, latch_units=choices.latch_units)
+    units = weight_units(config, choices)
     weights = {name: value.detach().double().numpy() for name, value in network.state_dict().items()}
     core = choices.boundary == "core"
     prepared = _prepared(weights, config, choices)
     fixed = {}
     if on_integrator(config, choices):  # one packet for a layer: no factor of its own for each gain
         fixed = {name: prepared.pop(name) for name in list(prepared) if name.endswith(".gain")}
-    scaled, logit_factor = rescale(prepared, config.num_layers, choices.units, technology.largest_ratio)
+    scaled, logit_factor = rescale(prepared, config.num_layers, units, technology.largest_ratio)
     scaled |= fixed
-    builder = Builder(technology, choices, scaled, weights)
+    builder = Builder(technology, choices, units, scaled, weights)
     if is_clocked(config, choices):
         builder.clocks = _clocks(config, choices)
     _projection(builder)
@@ -54,7 +57,8 @@ def map_network(
     for layer in range(config.num_layers):
         output = f"layers.{layer}.output"
         memory, offset = _layer(builder, config, layer, stream, subtract)
-        builder.matrix(f"layer{layer}_y", choices.copy_units, memory, output, offset)
+        y_units = builder.row_units(f"layer{layer}_y", choices.copy_units)
+        builder.matrix(f"layer{layer}_y", y_units, memory, output, offset)
         y = {f"layer{layer}_y": 1}
         stream, subtract = ({**stream, **y}, True) if config.skip else (y, False)
     outputs = _readout(builder, stream, subtract)
@@ -64,7 +68,8 @@ def map_network(
         num_classes=config.num_classes, input_size=config.input_size, unit_current=choices.unit_current,
         logit_scale=1.0 if core else logit_factor, quiescent_current=choices.quiescent_current,
         frame_period=choices.frame_period, ramp=_ramp(config, choices), supply=technology.supply,
-        temperature_celsius=technology.temperature_celsius,
+        temperature_celsius=technology.temperature_celsius, unit_area=technology.unit_area,
+        latch_units=choices.latch_units,
         inputs=[stage.name for stage in stages if isinstance(stage, Input)], outputs=outputs,
         states=[stage.name for stage in stages if isinstance(stage, Memory)],
     )  # fmt: skip
@@ -148,18 +153,11 @@ def levels_of(config: NetworkConfig, choices: MappingConfig) -> int:
     return config.levels or choices.levels or 0
 
 
-def on_integrator(config: NetworkConfig, choices: MappingConfig) -> bool:
-    """Whether the state is a current on an integrator."""
-    return config.unit == "alpha_cmru" or choices.accumulator == "integrator"
+def equalize(network: Network, units: Mapping[str, int], largest_ratio: float) -> None:
+    """Rescale a network in place to its equivalent that rounds best; for quantisation-aware training.
 
-
-def is_clocked(config: NetworkConfig, choices: MappingConfig) -> bool:
-    """Whether decisions are taken by clocked comparators."""
-    return choices.latch == "clocked" or (choices.latch is None and config.unit != "fq_bmru")
-
-
-def equalize(network: Network, units: int, largest_ratio: float) -> None:
-    """Rescale a network in place to its equivalent that rounds best; for quantisation-aware training."""
+    `units` are those that make a weight of 1, by matrix.
+    """
     import torch
 
     weights = {name: value.detach().double().numpy() for name, value in network.state_dict().items()}
@@ -217,14 +215,14 @@ def _layer(
     """x and what holds the state."""
     prefix, choices = f"layer{layer}", builder.choices
     negative = {"projection_neg": -1} if subtract else {}
-    builder.sums(f"{prefix}_x", "n", choices.units, {**stream, **negative})
+    builder.sums(f"{prefix}_x", "n", builder.row_units(f"{prefix}_x"), {**stream, **negative})
     x = {f"{prefix}_x": 1}
     clocked = is_clocked(config, choices)
     if config.unit == "fq_bmru":
         return (fq_clocked if clocked else fq_latch)(builder, layer, x)
     if subtract:
         below = {row: -sign for row, sign in {**stream, **negative}.items()}
-        builder.sums(f"{prefix}_below", "p", choices.units, below)
+        builder.sums(f"{prefix}_below", "p", builder.row_units(f"{prefix}_below"), below)
         x[f"{prefix}_below"] = -1
     if not clocked:
         return bmru_latch(builder, layer, x)
@@ -240,17 +238,19 @@ def _layer(
 def _projection(builder: Builder) -> None:
     choices = builder.choices
     names: tuple[tuple[str, Polarity, int], ...] = (
-        ("projection_pos", "p", choices.copy_units),
-        ("projection_neg", "n", choices.units),
+        ("projection_pos", "p", builder.row_units("projection_pos", choices.copy_units)),
+        ("projection_neg", "n", builder.row_units("projection_neg")),
     )
     if choices.boundary == "core":
         for name, polarity, diode in names:
             builder.input(name, len(builder.scaled["projection.bias"]), polarity, diode)
         return
-    units, trained = builder.quantized("projection")
-    bias = builder.bias("projection.bias")
-    for name in ("input_pos", "input_neg"):
-        builder.input(name, units.shape[1], "n", choices.units)
+    inputs = ("input_pos", "input_neg")
+    for name in inputs:
+        size = builder.scaled["projection.weight"].shape[1]
+        builder.input(name, size, "n", builder.row_units(name))
+    units, trained = builder.quantized("projection", inputs)
+    bias = builder.bias("projection.bias", tuple(name for name, _, _ in names))
     for (name, polarity, diode), sign in zip(names, (1, -1), strict=True):
         terms = (
             Term("input_pos", sign * units, sign * trained),
@@ -263,20 +263,22 @@ def _readout(builder: Builder, stream: dict[str, int], subtract: bool) -> list[s
     """The readout; returns the output stages."""
     choices = builder.choices
     core = choices.boundary == "core"
-    builder.sums("readout_x", "n", choices.units, stream, read=core)
+    builder.sums("readout_x", "n", builder.row_units("readout_x"), stream, read=core)
     if core:
         if not subtract:
             return ["readout_x"]
-        builder.sums("readout_neg", "p", choices.units, {"projection_neg": 1}, read=True)
+        builder.sums("readout_neg", "p", builder.row_units("readout_neg"), {"projection_neg": 1}, read=True)
         return ["readout_x", "readout_neg"]
-    units, trained = builder.quantized("readout")
-    bias = builder.bias("readout.bias")
     outputs = ["readout_pos", "readout_neg"]
+    taken = ("readout_x", "projection_neg") if subtract else ("readout_x",)
+    units, trained = builder.quantized("readout", taken)
+    bias = builder.bias("readout.bias", tuple(outputs))
     for name, sign in zip(outputs, (1, -1), strict=True):
         terms = [Term("readout_x", np.maximum(sign * units, 0), sign * trained)]
         if subtract:
             terms.append(Term("projection_neg", np.maximum(-sign * units, 0), -sign * trained))
-        builder.nodes(name, "p", choices.units, tuple(terms), np.maximum(sign * bias, 0.0), read=True)
+        diode = builder.row_units(name)
+        builder.nodes(name, "p", diode, tuple(terms), np.maximum(sign * bias, 0.0), read=True)
     return outputs
 
 

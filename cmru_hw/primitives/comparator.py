@@ -56,14 +56,20 @@ class ComparatorGeometry(Strict):
 
     pair: Geometry  # wide: its gate voltage at the mirrors' currents must stay below the logic's threshold
     equaliser: Geometry
-    node_capacitance: float  # F at each node of a pair; times the supply, the charge of a decision
+    node_capacitance: float  # F at each node of a pair, besides the drains of its mirrors
     clock_capacitance: float  # F that a pe pulse charges in one cell
     pair_weight: float  # d ln(trip current) / d ln(strength of the pair transistor on its side)
 
 
+def node_capacitance(technology: Technology) -> float:
+    """F at each node of a pair, mean of the two; times the supply, the charge of a decision."""
+    drains = len(_MIRRORS) / 2 * technology.latch_units * technology.drain_capacitance.p
+    return comparator_geometry(technology).node_capacitance + drains
+
+
 def smallest_threshold(clock: BankClock, technology: Technology) -> float:
     """The smallest beta (A) that charges its node before the strobe."""
-    return comparator_geometry(technology).node_capacitance * technology.supply / clock.evaluation
+    return node_capacitance(technology) * technology.supply / clock.evaluation
 
 
 def comparator_geometry(technology: Technology) -> ComparatorGeometry:
@@ -137,7 +143,7 @@ class WindowComparator(Decider):
     def candidate_noise(self, frame: Frame, currents: Mapping[str, Array]) -> Array:
         """Of P, M, beta, their mirrors and the pair, in the bandwidth of a decision."""
         technology, values = frame.technology, frame.values
-        capacitance = comparator_geometry(technology).node_capacitance
+        capacitance = node_capacitance(technology)
         rows = [frame.noise[name, "p"] for name in self.sources()]
         if self.threshold_signal:
             beta = values[self.threshold_signal]
@@ -255,7 +261,7 @@ class WindowComparator(Decider):
             return up + np.where(decided < 0, positive + beta, negative)
 
         full = 2 * (positive + negative + beta)
-        charge = len(HALVES) * comparator_geometry(technology).node_capacitance * supply
+        charge = len(HALVES) * node_capacitance(technology) * supply
         mean = clock.offset * held(before) + clock.equalised * full
         mean = mean + (1 - clock.offset - clock.equalised) * held(decision)
         return (mean + charge / clock.frame_period).sum(-1)

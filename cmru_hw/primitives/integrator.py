@@ -52,6 +52,8 @@ from cmru_hw.technology import Geometry, Polarity, Technology
 if TYPE_CHECKING:
     from PySpice.Spice.Netlist import SubCircuit
 
+PREFERRED_RAILS = 5e-10
+"""A; larger ones cost power and copy less evenly, smaller ones take longer."""
 LOW, MIDDLE, HIGH = 2, 8, 14
 """Unit transistors of the reference and of I_low, of I_middle and of I_high."""
 
@@ -147,6 +149,32 @@ def settling_rails(clock: BankClock, technology: Technology) -> float:
     geometry = integrator_geometry(technology)
     slope = technology.slope_factor.n * technology.thermal_voltage
     return geometry.settled * geometry.capacitance * slope / clock.strobe * (HIGH - LOW) / (2 * LOW)
+
+
+def output_units(
+    rails: float, unit_current: float, units: int, clock: BankClock, technology: Technology
+) -> int:
+    """D, the unit transistors in an output diode whose gates make a weight of 1 with `units` of them.
+
+    The state's currents are a share D / units of the model's, so that its `rails` (in `unit_current`, A) lie
+    where the cell was measured, as near to `PREFERRED_RAILS` as can be. Raises MappingError if they cannot.
+    """
+    per_unit = integrator_geometry(technology).packet_units * units
+    smallest, largest = rails_range(technology)
+    smallest = max(smallest, settling_rails(clock, technology))
+    full = rails * unit_current / units  # rails (A) for one unit in the diode
+    fits = [
+        count
+        for count in range(1, per_unit + 1)
+        if per_unit % count == 0 and smallest <= full * count <= largest
+    ]
+    if not fits:
+        raise MappingError(
+            f"rails of {rails:g} at {unit_current:g} A a unit: no number of unit transistors brings them "
+            f"within {smallest:.3g} and {largest:.3g} A, which its circuit and clock need; change rails, "
+            "unit_current or frame_period"
+        )
+    return min(fits, key=lambda count: abs(np.log(full * count / PREFERRED_RAILS)))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -248,8 +276,13 @@ class Integrator(Memory):
             )
 
     def check_measured(self, technology: Technology) -> None:
-        """Raises MappingError for rails or a supply at which the cell was not measured."""
+        """Raises MappingError for rails, a supply or a size at which the cell was not measured."""
         geometry = integrator_geometry(technology)
+        if technology.unit_area != 1:
+            raise MappingError(
+                f"{self.name}: integrators were measured with unit transistors of unit_area 1, "
+                f"not {technology.unit_area:g}"
+            )
         if abs(technology.supply / geometry.supply - 1) > 0.01:
             raise MappingError(
                 f"{self.name}: measured at {geometry.supply:g} V, but the supply is {technology.supply:g} V"

@@ -39,7 +39,7 @@ from cmru_hw.primitives.signal import (
     source_net,
     transistor,
 )
-from cmru_hw.technology import Polarity, Technology
+from cmru_hw.technology import Polarity, Technology, interpolated
 
 if TYPE_CHECKING:
     from PySpice.Spice.Netlist import SubCircuit
@@ -118,30 +118,30 @@ class LatchCalibration:
         return i_thresh, ratio * i_thresh
 
 
+AXES = {"celsius": ("temperature", " C"), "supply": ("supply", " V"), "unit_area": ("unit_area", "")}
+"""What the latch was measured over, with its name and unit."""
+
+
 @lru_cache(maxsize=32)
 def load_calibration(
-    technology_name: str, path: Path, model_hash: str, celsius: float, supply: float
+    technology_name: str, path: Path, model_hash: str, celsius: float, supply: float, unit_area: float
 ) -> LatchCalibration:
-    """The latch calibration shipped with a card, at a temperature (degrees Celsius) and supply (V).
+    """The latch calibration shipped with a card, at a temperature (degrees Celsius), supply (V) and size.
 
-    Tables were measured over temperature at one supply and over supply at one temperature; what both change
-    is added. Raises ConfigError if it was measured on other models, or not up to that temperature or supply.
+    The first table is nominal, the others are on the axes through it; what several of them change is added.
+    Raises ConfigError if it was measured on other models, or not up to that temperature, supply or size.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         axes = {key: np.array(content[key], dtype=float) for key in ("threshold", "ratio", "gain")}
-        tables = {(one["celsius"], one["supply"]): one for one in content["tables"]}
-        centre = next(iter(tables))
-        found = {}
-        for key in ("up", "down", "output"):
-            middle = np.array(tables[centre][key], dtype=float)
-            found[key] = middle + sum(
-                _between(tables, key, centre, axis, value, path) - middle
-                for axis, value in enumerate((celsius, supply))
-            )
+        tables = content["tables"]
+        found = {key: np.array(tables[0][key], dtype=float) for key in ("up", "down", "output")}
+        for axis, value in (("celsius", celsius), ("supply", supply), ("unit_area", unit_area)):
+            for key, change in _changes(tables, axis, value, path).items():
+                found[key] = found[key] + change
         measured_on = content["provenance"]["model_hash"]
         calibrated = LatchCalibration(**axes, **found)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ConfigError(f"{path}: not a latch calibration: {error}") from error
     if measured_on != model_hash:
         raise ConfigError(
@@ -151,30 +151,34 @@ def load_calibration(
     return calibrated
 
 
-def _between(
-    tables: Mapping[tuple[float, float], Mapping[str, Any]], key: str, centre: tuple[float, float], axis: int,
-    value: float, path: Path,
-) -> Array:  # fmt: skip
-    """A table at a value of one axis, between those measured through the centre."""
-    along = sorted(at for at in tables if at[1 - axis] == centre[1 - axis])
-    grid = np.array([at[axis] for at in along])
+def _changes(tables: list[dict[str, Any]], axis: str, value: float, path: Path) -> dict[str, Array]:
+    """What moving along one axis from the nominal table to `value` adds to each quantity."""
+    nominal = tables[0]
+    others = [name for name in AXES if name != axis]
+    along = [table for table in tables if all(table[name] == nominal[name] for name in others)]
+    along.sort(key=lambda table: float(table[axis]))
+    grid = np.array([table[axis] for table in along], dtype=float)
     if not grid[0] - 1e-9 <= value <= grid[-1] + 1e-9:
-        what, unit = (("temperature", "C"), ("supply", "V"))[axis]
+        what, unit = AXES[axis]
         raise ConfigError(
-            f"{path}: {what}: latches were characterised from {grid[0]:g} to {grid[-1]:g} {unit}, "
-            f"not at {value:g} {unit}"
+            f"{path}: {what}: latches were characterised from {grid[0]:g} to {grid[-1]:g}{unit}, "
+            f"not at {value:g}{unit}"
         )
-    stack = np.array([tables[at][key] for at in along], dtype=float)
-    k = int(np.clip(np.searchsorted(grid, value) - 1, 0, len(grid) - 2))
-    share = (value - grid[k]) / (grid[k + 1] - grid[k])
-    return np.asarray(stack[k] + share * (stack[k + 1] - stack[k]))
+    at, centre = value, nominal[axis]
+    if axis == "unit_area":
+        grid, at, centre = np.log(grid), float(np.log(at)), float(np.log(centre))
+    found = {}
+    for key in ("up", "down", "output"):
+        stack = np.array([table[key] for table in along], dtype=float)
+        found[key] = interpolated(grid, stack, at) - interpolated(grid, stack, centre)
+    return found
 
 
 def calibration(technology: Technology) -> LatchCalibration:
-    """The latch calibration of a technology, at its temperature and supply."""
+    """The latch calibration of a technology, at its temperature, supply and size."""
     return load_calibration(
         technology.name, technology.folder / technology.calibration / "latch.json", technology.model_hash,
-        technology.temperature_celsius, technology.supply,
+        technology.temperature_celsius, technology.supply, technology.unit_area,
     )  # fmt: skip
 
 
@@ -226,7 +230,7 @@ class Latch(Memory, Decider):
             yield Load(self.candidate, gate(self.candidate, j), "p", technology.latch_units)
 
     def check_measured(self, technology: Technology) -> None:
-        """Raises ConfigError for a temperature or supply without a calibration."""
+        """Raises ConfigError for a temperature, supply or size without a calibration."""
         calibration(technology)
 
     def start(self, currents: Any = None) -> Array:

@@ -46,6 +46,8 @@ from cmru_hw.technology import Geometry, Polarity, Technology
 if TYPE_CHECKING:
     from PySpice.Spice.Netlist import SubCircuit
 
+BANK_UNITS = 4
+"""Unit transistors in a bank's output diode: few, so that little current flows for a state."""
 _LOGIC = {
     "set_reset": "nnnpppnnnppp",
     "bank_reset": "n",

@@ -315,6 +315,41 @@ def accuracy_over_chips(accuracies: ArrayLike, nominal: float, yield_target: flo
 
 
 @styled
+def aware_training(
+    scales: ArrayLike,
+    yields: Mapping[str, ArrayLike],
+    accuracies: Mapping[str, ArrayLike],
+    yield_target: float,
+) -> Figure:
+    """Yield and mean accuracy (0 to 1) over factors on sigma [S], by recipe `plain` and `aware`: [seeds, S].
+
+    Seeds are thin lines, their means thick ones. Above: the area of transistors with such sigmas.
+    """
+    at = _array("scales", scales, None)
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    rows = figure.subplots(2, 1, sharex=True)
+    target = f"{100 * yield_target:.4g} %"
+    for axes, found, label in (
+        (rows[0], yields, f"chips with {target} accuracy (%)"),
+        (rows[1], accuracies, "mean accuracy (%)"),
+    ):
+        for recipe, color in (("plain", ASKED), ("aware", SPICE)):
+            each = 100 * _array(recipe, found[recipe], None, len(at))
+            axes.plot(at, each.T, color=color, linewidth=0.6, alpha=0.6)
+            axes.plot(at, each.mean(axis=0), color=color, linewidth=2, label=f"{recipe} training")
+        axes.set_ylabel(label)
+        axes.grid(color=FAINT)
+    rows[1].axhline(100 * yield_target, color=INK, linestyle="--", linewidth=1.0)
+    rows[1].set_xlabel("sigma of mismatch, over that of the card's transistors")
+    rows[0].set_ylim(-3, 103)
+    above = rows[0].secondary_xaxis("top")
+    above.set_xticks(at, [f"{1 / s**2:.2g}" if s > 0 else "" for s in at])
+    above.set_xlabel("area of as good transistors")
+    rows[0].legend(loc="lower left")
+    return figure
+
+
+@styled
 def training_curve(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Losses and accuracies over "step": one row a record, as `history.csv` has them.
 

@@ -1,5 +1,7 @@
 """Training networks on tasks, with the errors of the hardware if configured."""
 
+from cmru_hw.training.circuit import Planned as Planned
+from cmru_hw.training.config import HardwareNoiseConfig as HardwareNoiseConfig
 from cmru_hw.training.config import MarginConfig as MarginConfig
 from cmru_hw.training.config import QuantizationConfig as QuantizationConfig
 from cmru_hw.training.config import TrainingConfig as TrainingConfig

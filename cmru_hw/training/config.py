@@ -32,6 +32,33 @@ class QuantizationConfig(Strict):
     learning_rate: PositiveFloat = 3e-4
 
 
+class HardwareNoiseConfig(Strict):
+    """Chips of the planned circuit in every step: mismatch of each transistor, whole units, temperature."""
+
+    scale: float = Field(default=1.0, ge=0)
+    """Factor on the Pelgrom sigmas."""
+
+    anneal: int = Field(default=1000, ge=0)
+    """Steps over which that factor grows from 0."""
+
+    chips: PositiveInt = 8
+    """Chips drawn a step; the batch is shared out evenly over them."""
+
+    temperature_celsius: tuple[float, float] | None = Field(default=None, strict=False)
+    """Lowest and highest temperature, one drawn a step, in degrees Celsius."""
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> HardwareNoiseConfig:
+        if self.temperature_celsius and not self.temperature_celsius[0] <= self.temperature_celsius[1]:
+            found = list(self.temperature_celsius)
+            raise ValueError(f"temperature_celsius must be the lowest and the highest, got {found}")
+        return self
+
+    def strength(self, step: int) -> float:
+        """The factor in the step with this zero-based number."""
+        return self.scale * (min(1.0, step / self.anneal) if self.anneal else 1.0)
+
+
 class TrainingConfig(Strict):
     """AdamW with a cosine to 1 % of `learning_rate`; published defaults (arXiv 2605.11855, 2605.15216)."""
 
@@ -58,6 +85,9 @@ class TrainingConfig(Strict):
     packet_asymmetry: float = Field(default=0.0, ge=0, le=0.5)
     """Standard deviation of the relative difference of updates up and down, alpha_cmru only; by unit."""
 
+    hardware_noise: HardwareNoiseConfig | None = None
+    """In place of `weight_noise` and `packet_asymmetry`, chips of the planned circuit."""
+
     margin: MarginConfig | None = None
     threshold_floor: float = Field(default=0.0, ge=0)
     """Smallest constant threshold of bmru, cmru and alpha_cmru, model units: kept after each step."""
@@ -75,6 +105,22 @@ class TrainingConfig(Strict):
     def _betas_below_one(self) -> TrainingConfig:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be at least 0 and below 1, got {list(self.betas)}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind_of_mismatch(self) -> TrainingConfig:
+        if self.hardware_noise is None:
+            return self
+        for name in ("weight_noise", "packet_asymmetry"):
+            if getattr(self, name) > 0:
+                raise ValueError(
+                    f"{name} must be 0 with hardware_noise, which draws every transistor's error"
+                )
+        if self.batch_size % self.hardware_noise.chips:
+            raise ValueError(
+                f"batch_size must be a multiple of hardware_noise.chips ({self.hardware_noise.chips}), "
+                f"got {self.batch_size}"
+            )
         return self
 
     @property

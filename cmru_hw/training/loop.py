@@ -16,9 +16,10 @@ from torch.func import functional_call
 from cmru_hw.errors import TrainingError
 from cmru_hw.training.abilities import Projected, anneals, pool_with_gradient
 from cmru_hw.training.checkpoint import Record, optimizer_tensors, restore_optimizer
-from cmru_hw.training.config import QuantizationConfig, TrainingConfig
+from cmru_hw.training.config import HardwareNoiseConfig, QuantizationConfig, TrainingConfig
 from cmru_hw.training.evaluation import Evaluation, device_of, evaluate, to_tensors
-from cmru_hw.training.margin import margin_penalty, raise_thresholds
+from cmru_hw.training.hardware import Hardware
+from cmru_hw.training.margin import margin_penalty, raise_thresholds, shortfall
 from cmru_hw.training.noise import perturb, set_candidate_noise, set_packet_asymmetry
 from cmru_hw.training.quantization import bake, fake_hold, fake_quantize, matrix_names, state_names
 from cmru_hw.training.tasks import Split, Task
@@ -46,7 +47,9 @@ class TrainingLoop:
         task: Task,
         config: TrainingConfig,
         prepare: Callable[[nn.Module], None] | None,
+        hardware: Hardware | None = None,
     ) -> None:
+        self.hardware = hardware
         self.network, self.task, self.config, self.prepare = network, task, config, prepare
         self.names = [name for name, _ in network.named_parameters()]
         self.matrices, self.starts = matrix_names(network), state_names(network)
@@ -115,11 +118,10 @@ class TrainingLoop:
         x, y, lengths = to_tensors(batch, device_of(self.network))
         self.network.train()
         self.optimizer.zero_grad()
-        margin = margin_penalty(self.network, self.config.margin, lengths)
-        with margin as penalty, pool_with_gradient(self.network):
-            scores = self._noisy_scores(x, lengths)
+        with pool_with_gradient(self.network):
+            scores, penalty = self._noisy_scores(x, lengths)
         smoothing = self.config.label_smoothing
-        loss = nn.functional.cross_entropy(scores, y, label_smoothing=smoothing) + penalty()
+        loss = nn.functional.cross_entropy(scores, y, label_smoothing=smoothing) + penalty
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
@@ -132,16 +134,38 @@ class TrainingLoop:
         self.losses.append(loss.item())
         self.hits.append(float((scores.argmax(1) == y).float().mean()))
 
-    def _noisy_scores(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def _noisy_scores(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and the penalty on small margins."""
         parameters: dict[str, Tensor] = dict(self.network.named_parameters())
         if (quantization := self._quantization()) is not None:
             for name in self.matrices:
                 parameters[name] = fake_quantize(parameters[name], quantization.units, quantization.max_ratio)
             for name, cell in self.starts.items():
                 parameters[name] = fake_hold(parameters[name], cell)
+        if self.hardware is not None and (noise := self.config.hardware_noise) is not None:
+            return self._on_chips(self.hardware, noise, parameters, x, lengths)
         parameters = perturb(parameters, self.config.weight_noise)
-        scores: Tensor = functional_call(self.network, parameters, (x, lengths))
-        return scores
+        with margin_penalty(self.network, self.config.margin, lengths) as penalty:
+            scores: Tensor = functional_call(self.network, parameters, (x, lengths))
+        return scores, penalty()
+
+    def _on_chips(
+        self, hardware: Hardware, noise: HardwareNoiseConfig, parameters: dict[str, Tensor], x: Tensor,
+        lengths: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """The same, each share of the batch on a chip of its own."""
+        celsius = None
+        if noise.temperature_celsius is not None:
+            low, high = noise.temperature_celsius
+            celsius = low + (high - low) * float(torch.rand(()))
+        deviates = noise.strength(self.step) * hardware.deviates(noise.chips)
+        chips = hardware.draw(parameters, deviates, celsius=celsius)
+        scores, margins, _ = hardware.run(x, lengths, parameters, chips)
+        config = self.config.margin
+        if config is None:
+            return scores, scores.new_zeros(())
+        short = torch.stack([shortfall(margin, config.distance, lengths) for margin in margins])
+        return scores, config.weight * short.mean()
 
     def _project(self) -> None:
         limits = [self.config.weight_limit, q.max_ratio if (q := self._quantization()) else None]
@@ -178,9 +202,14 @@ class TrainingLoop:
             self.best.accuracy,
             -self.best.loss,
         )
-        if epsilon == 0 and better:
+        if epsilon == 0 and better and self._is_annealed():
             weights = {name: value.clone() for name, value in self.network.state_dict().items()}
             self.best = Best(self.step, validation.accuracy, validation.loss, weights)
+
+    def _is_annealed(self) -> bool:
+        """Whether chips have all their errors by now: only then is a network worth keeping."""
+        noise = self.config.hardware_noise
+        return noise is None or self.step > noise.anneal
 
     def _validate(self) -> Evaluation | None:
         if self.task.validation is None:

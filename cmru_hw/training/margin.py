@@ -31,9 +31,7 @@ def margin_penalty(
 
     def watch(cell: ThresholdCell) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def see(module: nn.Module, inputs: tuple[Tensor, ...], candidate: Tensor) -> None:
-            shortfall = (config.distance - cell.margin(candidate, inputs[0])).relu()
-            valid = torch.arange(shortfall.shape[1], device=lengths.device) < lengths[:, None]
-            found.append((shortfall * valid[..., None]).sum() / (valid.sum() * shortfall.shape[2]))
+            found.append(shortfall(cell.margin(candidate, inputs[0]), config.distance, lengths))
 
         return see
 
@@ -43,6 +41,13 @@ def margin_penalty(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def shortfall(margin: Tensor, distance: float, lengths: Tensor) -> Tensor:
+    """mean(relu(distance - margin)) over the valid frames of margins [B, T, N]."""
+    short = (distance - margin).relu()
+    valid = torch.arange(short.shape[1], device=lengths.device) < lengths[:, None]
+    return (short * valid[..., None]).sum() / (valid.sum() * short.shape[2])
 
 
 def constant_thresholds(network: nn.Module) -> list[nn.Parameter]:

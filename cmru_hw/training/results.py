@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cmru_hw.errors import ConfigError
 from cmru_hw.nn.network import Network, save_network
 from cmru_hw.training.config import TrainingConfig
 from cmru_hw.training.evaluation import evaluate
+from cmru_hw.training.hardware import Hardware
 from cmru_hw.training.tasks import Split, Task
 
 Record = dict[str, Any]
@@ -32,7 +33,9 @@ class TrainingResult:
     metrics: Record
 
 
-def run_identity(network: nn.Module, task: Task, config: TrainingConfig) -> Record:
+def run_identity(
+    network: nn.Module, task: Task, config: TrainingConfig, hardware: Hardware | None = None
+) -> Record:
     """What has to be equal for a checkpoint to belong to this run."""
     identity: Record = {
         "training": config.model_dump(mode="json", exclude={"checkpoint_every"}),
@@ -41,6 +44,9 @@ def run_identity(network: nn.Module, task: Task, config: TrainingConfig) -> Reco
     }
     if isinstance(network, Network):
         identity["network"] |= network.config.model_dump(mode="json", exclude={"epsilon"})
+    if hardware is not None:
+        card = hardware.technology
+        identity["hardware"] = asdict(hardware.planned) | {"technology": card.model_dump(mode="json")}
     return identity
 
 

@@ -11,10 +11,14 @@ from torch import nn
 
 from cmru_hw.console import progress_bar
 from cmru_hw.errors import ConfigError
+from cmru_hw.nn.network import Network
+from cmru_hw.technology import Technology
 from cmru_hw.training.abilities import anneals
 from cmru_hw.training.checkpoint import load_checkpoint, refuse_other_run, save_checkpoint
+from cmru_hw.training.circuit import Planned
 from cmru_hw.training.config import TrainingConfig
 from cmru_hw.training.evaluation import device_of
+from cmru_hw.training.hardware import Hardware
 from cmru_hw.training.interrupt import delayed_interrupt
 from cmru_hw.training.loop import TrainingLoop
 from cmru_hw.training.results import (
@@ -38,13 +42,16 @@ def train(
     resume: bool = True,
     progress: bool = False,
     prepare: Callable[[nn.Module], None] | None = None,
+    planned: Planned | None = None,
+    technology: Technology | None = None,
 ) -> TrainingResult:
     """Train `network` in place and return what happened; the weights left are the chosen ones.
 
     With a validation split, the best weights by validation accuracy at epsilon 0 are chosen, else the last
     ones; the test split is only reported. `prepare` may rescale the network between the main phase and the
-    quantised one. With a folder `run`, checkpoints are written there, a stopped run goes on bit by bit as
-    if it had not stopped (unless `resume` is false), and a finished one is only read back.
+    quantised one. `planned` and `technology` are what `hardware_noise` draws chips of. With a folder `run`,
+    checkpoints are written there, a stopped run goes on bit by bit as if it had not stopped (unless `resume`
+    is false), and a finished one is only read back.
 
     All randomness of a step follows from (config.seed, step); the global generators are left alone.
     Raises TrainingError for a loss that is not finite or a checkpoint of another run.
@@ -56,8 +63,11 @@ def train(
             f"training.steps: {config.steps} ends with epsilon above 0; it must be at least "
             f"epsilon_hold + epsilon_anneal = {config.epsilon_hold + config.epsilon_anneal}"
         )
-    loop = TrainingLoop(network, task, config, prepare)
-    identity = run_identity(network, task, config)
+    hardware = None
+    if config.hardware_noise is not None:
+        hardware = _hardware(network, task, config, planned or Planned(), technology)
+    loop = TrainingLoop(network, task, config, prepare, hardware)
+    identity = run_identity(network, task, config, hardware)
     if run is not None and resume and (run / CHECKPOINT).exists():
         tensors, record = load_checkpoint(run / CHECKPOINT)
         refuse_other_run(run / CHECKPOINT, record["run"], identity)
@@ -90,3 +100,25 @@ def train(
     if run is not None:
         write_finished(run, network, result)
     return result
+
+
+def _hardware(
+    network: nn.Module, task: Task, config: TrainingConfig, planned: Planned, technology: Technology | None
+) -> Hardware:
+    """What `hardware_noise` draws. Raises ConfigError where nothing can be drawn."""
+    noise = config.hardware_noise
+    if technology is None:
+        raise ConfigError("training.hardware_noise: needs a technology to draw chips of")
+    if not isinstance(network, Network):
+        raise ConfigError(
+            f"training.hardware_noise: a {type(network).__name__} has no circuit; it must be none"
+        )
+    if noise is not None and min(config.batch_size, len(task.train)) % noise.chips:
+        raise ConfigError(
+            f"training.hardware_noise.chips: a batch of {len(task.train)} sequences, all there are, cannot "
+            f"be shared out evenly over {noise.chips} chips"
+        )
+    if noise is not None:
+        for celsius in noise.temperature_celsius or ():
+            technology.at(celsius)
+    return Hardware(network, planned, technology)

@@ -21,7 +21,7 @@ from cmru_hw.design import Facts
 from cmru_hw.mapping import MappingConfig
 from cmru_hw.nn.network_config import NetworkConfig
 from cmru_hw.technology import Technology
-from cmru_hw.training.config import MarginConfig, QuantizationConfig, TrainingConfig
+from cmru_hw.training.config import HardwareNoiseConfig, MarginConfig, QuantizationConfig, TrainingConfig
 from cmru_hw.training.tasks import TaskConfig
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +34,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "task": TaskConfig,
     "network": NetworkConfig,
     "training": TrainingConfig,
+    "training.hardware_noise": HardwareNoiseConfig,
     "training.margin": MarginConfig,
     "training.quantization": QuantizationConfig,
     "mapping": MappingConfig,
@@ -49,7 +50,10 @@ def blocks(language: str) -> list[str]:
 
 
 def fields_of(name: str) -> dict[str, Any]:
-    return {key: "required" if f.is_required() else f.default for key, f in MODELS[name].model_fields.items()}
+    return {
+        key: "required" if field.is_required() else field.get_default(call_default_factory=True)
+        for key, field in MODELS[name].model_fields.items()
+    }
 
 
 def table(heading: str) -> dict[str, str]:

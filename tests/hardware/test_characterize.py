@@ -22,7 +22,7 @@ from cmru_hw.mapping import MappingConfig, map_network
 from cmru_hw.primitives.latch import calibration
 from cmru_hw.primitives.node import mirrored
 from cmru_hw.spice.job import Job, OperatingPoint
-from cmru_hw.spice.latch_bench import bench, hysteresis
+from cmru_hw.spice.latch_bench import LatchBench
 from cmru_hw.spice.ngspice import run
 from cmru_hw.spice.simulate import simulate
 from cmru_hw.stimulus import make_stimulus
@@ -120,13 +120,13 @@ def test_the_card_holds_what_the_transistor_sweep_measured() -> None:
 
 
 def test_the_model_of_mirrors_is_what_the_mirror_sweep_measured() -> None:
-    """I / f(V_GS) at V_DS = 0.4 V, where f is 1: within 0.3 % at 27 C from 0.1 nA on."""
+    """I / f(V_GS) at V_DS = 0.4 V, where f is 1: within 0.3 % at 27 C from 0.1 nA on, at every size."""
     content = json.loads((SHIPPED / "mirror.json").read_text())
     current = np.array(content["current"])
     for row in content["rows"]:
         if row[AT]["celsius"] == GENERIC.temperature_celsius:
-            units = content["diode_units"]
-            model = mirrored(GENERIC, row[AT]["polarity"], current, units) / current
+            units, card = content["diode_units"], GENERIC.at(unit_area=row[AT]["unit_area"])
+            model = mirrored(card, row[AT]["polarity"], current, units) / current
             measured = np.array(row["gain"])
             assert np.ptp(measured, axis=1).max() < 1e-3, "the count hardly matters"
             clear = current > 1e-10
@@ -142,21 +142,36 @@ def test_banks_count_and_comparators_trip_in_every_condition() -> None:
             assert row[key] == pytest.approx(1.0, abs=0.012), row
 
 
-# --- the latch over temperature and supply ---------------------------------------------------------------
+# --- the latch over temperature, supply and size ---------------------------------------------------------
 
 
-@pytest.mark.parametrize(("celsius", "supply"), [(-20.0, 0.8), (85.0, 0.8), (27.0, 0.7), (40.0, 0.8)])
-def test_a_latch_at_another_temperature_or_supply_is_the_calibrated_one(
-    celsius: float, supply: float
-) -> None:
-    """40 C lies between two tables."""
-    card = GENERIC.model_copy(update={"temperature_celsius": celsius, "supply": supply})
+@pytest.mark.parametrize(
+    ("celsius", "supply", "unit_area"),
+    [
+        (-20.0, 0.8, 1.0),
+        (85.0, 0.8, 1.0),
+        (27.0, 0.7, 1.0),
+        (40.0, 0.8, 1.0),
+        (27.0, 0.8, 0.2),
+        (27.0, 0.8, 0.25),
+        (27.0, 0.8, 3.0),
+        (60.0, 0.8, 0.25),
+    ],
+)
+def test_a_latch_elsewhere_is_the_calibrated_one(celsius: float, supply: float, unit_area: float) -> None:
+    """40 C and sizes of 0.25 and 3 lie between two tables; the last is on no axis of them."""
+    card = GENERIC.at(celsius, supply, unit_area)
     i_threshold = np.array([1e-10, 5e-10, 3e-9])
-    design, job = bench(card, i_threshold, 0.45 * i_threshold, i_threshold)
-    found = hysteresis(design, run(job))
+    bench = LatchBench(
+        technology=card, i_threshold=i_threshold, i_width=0.45 * i_threshold, i_gain=i_threshold
+    )
+    found = bench.read(run(bench.job()))
     up, down = calibration(card).forward(i_threshold, 0.45 * i_threshold)
-    np.testing.assert_allclose(found.up, up, rtol=0.012)
-    np.testing.assert_allclose(found.down, down, rtol=0.012)
+    tolerance = 0.01 if (celsius, supply) == (27.0, 0.8) else 0.012
+    np.testing.assert_allclose(found.up, up, rtol=tolerance)
+    np.testing.assert_allclose(found.down, down, rtol=tolerance)
+    made = i_threshold * calibration(card).output_gain(i_threshold)
+    np.testing.assert_allclose(found.output[found.turn], made, rtol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -164,12 +179,13 @@ def test_a_latch_at_another_temperature_or_supply_is_the_calibrated_one(
     [
         ({"temperature_celsius": 120.0}, r"temperature: .* from -20 to 85 C, not at 120 C"),
         ({"supply": 1.2}, r"supply: .* from 0\.6 to 0\.9 V, not at 1\.2 V"),
+        ({"unit_area": 0.1}, r"unit_area: .* from 0\.2 to 4, not at 0\.1"),
     ],
 )
 def test_a_latch_outside_the_characterised_range_is_refused(
     changes: dict[str, float], complaint: str
 ) -> None:
-    technology: Technology = GENERIC.model_copy(update=changes)
+    technology: Technology = GENERIC.sized(changes.pop("unit_area", 1.0)).model_copy(update=changes)
     with pytest.raises(ConfigError, match=complaint):
         calibration(technology)
 

@@ -11,11 +11,19 @@ from hardware_networks import UNITS, random_input, random_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmru_hw.mapping import equalize
+from cmru_hw.mapping import MappingConfig, equalize, weight_units
 from cmru_hw.nn.network import Network, NetworkConfig
 from cmru_hw.scaling import Weights, has_free_factors, rescale
 
 LARGEST = 8.0
+
+
+def grid(network: Network) -> dict[str, int]:
+    """Units that make a weight of 1, by matrix."""
+    return weight_units(network.config, MappingConfig(units=UNITS))
+
+
+GRID = grid(random_network(0))
 
 
 def weights_of(network: Network) -> Weights:
@@ -68,7 +76,7 @@ def test_the_rescaled_network_is_the_same_function(
     variant: dict[str, Any], seed: int, skip: bool, layers: int
 ) -> None:
     network = network_of(variant, seed, skip=skip, num_layers=layers)
-    scaled, factor = rescale(weights_of(network), layers, UNITS, LARGEST)
+    scaled, factor = rescale(weights_of(network), layers, grid(network), LARGEST)
     exact = 1e-9 if variant["unit"] == "alpha_cmru" else 0
     x = torch.from_numpy(random_input(seed, batch=3, frames=15))
     with torch.no_grad():
@@ -91,7 +99,7 @@ def test_every_unit_rounds_better(variant: dict[str, Any]) -> None:
     for seed in range(6):
         weights = weights_of(network_of(variant, seed))
         before.append(rounding_loss(weights))
-        after.append(rounding_loss(rescale(weights, 2, UNITS, LARGEST)[0]))
+        after.append(rounding_loss(rescale(weights, 2, GRID, LARGEST)[0]))
     assert np.mean(after) < 0.9 * np.mean(before)
 
 
@@ -111,7 +119,7 @@ def test_rescaled_networks_lose_less_in_rounding() -> None:
     for seed in range(12):
         weights = weights_of(random_network(seed, on_grid=False))
         before.append(rounding_loss(weights))
-        after.append(rounding_loss(rescale(weights, 2, UNITS, LARGEST)[0]))
+        after.append(rounding_loss(rescale(weights, 2, GRID, LARGEST)[0]))
     assert np.mean(after) < 0.8 * np.mean(before)
     assert max(np.array(after) / np.array(before)) <= 1
 
@@ -120,7 +128,7 @@ def test_rescaled_networks_lose_less_in_rounding() -> None:
 @given(seed=st.integers(0, 10_000))
 def test_a_network_on_the_grid_comes_back_unchanged(seed: int) -> None:
     weights = weights_of(random_network(seed))
-    scaled, factor = rescale(weights, 2, UNITS, LARGEST)
+    scaled, factor = rescale(weights, 2, GRID, LARGEST)
     assert factor == 1.0
     for name, value in weights.items():
         assert np.array_equal(scaled[name], value)
@@ -131,14 +139,14 @@ def test_a_network_on_the_grid_comes_back_unchanged(seed: int) -> None:
 def test_no_factor_pushes_a_weight_beyond_the_largest_ratio(seed: int) -> None:
     weights = weights_of(random_network(seed, on_grid=False))
     largest = max(np.abs(value).max() for value in weights.values() if value.ndim == 2)
-    scaled, _ = rescale(weights, 2, UNITS, largest)
+    scaled, _ = rescale(weights, 2, GRID, largest)
     assert max(np.abs(value).max() for value in scaled.values() if value.ndim == 2) <= largest * (1 + 1e-12)
 
 
 def test_rescaling_leaves_its_argument_alone() -> None:
     weights = weights_of(random_network(3, on_grid=False))
     copies = {name: value.copy() for name, value in weights.items()}
-    rescale(weights, 2, UNITS, LARGEST)
+    rescale(weights, 2, GRID, LARGEST)
     for name, value in copies.items():
         assert np.array_equal(weights[name], value)
 
@@ -149,7 +157,7 @@ def test_equalize_keeps_the_logits_themselves(variant: dict[str, Any]) -> None:
     x = torch.from_numpy(random_input(5)).float()
     with torch.no_grad():
         before = network.trace(x)
-        equalize(network, UNITS, LARGEST)
+        equalize(network, grid(network), LARGEST)
         after = network.trace(x)
     torch.testing.assert_close(after["logits"], before["logits"], rtol=1e-4, atol=1e-5)
     for expected, found in zip(before["states"], after["states"], strict=True):
