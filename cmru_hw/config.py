@@ -9,9 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cmru_hw import __version__
@@ -100,14 +98,6 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 def to_yaml(content: dict[str, Any]) -> str:
     """YAML text in the order given."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
-def digest(*arrays: NDArray[Any]) -> str:
-    """Short hash of arrays and their shapes."""
-    found = hashlib.sha256()
-    for array in arrays:
-        found.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()[:16]
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ and what a job gives depends on these alone, so results are the same wherever an
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import re
@@ -309,3 +310,11 @@ def chunks(numbers: range, size: int, name: str) -> dict[str, range]:
     """Ranges of at most `size` numbers as jobs, by `{name}_{first}_{last}`."""
     parts = [numbers[first : first + size] for first in range(0, len(numbers), size)]
     return {f"{name}_{part[0]:08d}_{part[-1]:08d}": part for part in parts}
+
+
+def digest(*arrays: NDArray[Any]) -> str:
+    """Short hash of arrays and their shapes, for an identity."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]

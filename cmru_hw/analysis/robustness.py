@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from cmru_hw.behavioral import BehavioralModel
-from cmru_hw.config import digest
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
-from cmru_hw.farm import Arrays, Farm, Store, chunks, run_jobs
+from cmru_hw.farm import Arrays, Farm, Store, chunks, digest, run_jobs
 from cmru_hw.primitives.device import Array
 from cmru_hw.stimulus import Stimulus
 from cmru_hw.variation import draw

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from cmru_hw import __version__
 from cmru_hw.characterize import comparator, integrator, latch, latch_bank, mirror, transistor
 from cmru_hw.characterize.point import Point, Row
-from cmru_hw.config import digest, write_atomically
+from cmru_hw.config import write_atomically
 from cmru_hw.errors import ConfigError, SimulationError
-from cmru_hw.farm import Arrays, Farm, Finished, Store, run_jobs
+from cmru_hw.farm import Arrays, Farm, Finished, Store, digest, run_jobs
 from cmru_hw.report.plots import svg
 from cmru_hw.spice.ngspice import find_ngspice, imap, run
 from cmru_hw.spice.rawfile import RawData

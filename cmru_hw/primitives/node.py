@@ -29,6 +29,7 @@ STEPS = 1 << BITS
 _SHIFT = 52 - BITS
 _BELOW = (1023 + FIRST) << BITS
 _REST = (1 << _SHIFT) - 1
+LEAST = 1e-6  # V of a diode; nothing is told apart below
 VOLTS = 5e-4  # V between the points of what depends on V
 FLAT = 0.12  # V, from which on an output curve rises by less than 0.4 in 1 V
 SHARES = 256  # points of the inverse of an output curve
@@ -83,14 +84,14 @@ def _tables(
 
     def raised(of: str, current: Array) -> Array:
         """I_gate / I_diode of a diode that carries `current`."""
-        at = np.linspace(0.0, max(volts), 8001)[1:]
+        at = np.geomspace(LEAST, max(volts), 8001)
         gate = np.log(gate_current(of, at))
         own = gate + np.log(curve(of, at))
         return np.exp(np.interp(np.log(current), own, gate - own))
 
     def least(of: str) -> float:
-        first = np.array(max(volts) / 2000)
-        return float(gate_current(of, first) * curve(of, first))
+        first = np.array(LEAST)
+        return max(float(gate_current(of, first) * curve(of, first)), 2.0**FIRST)
 
     currents = _grid()
     floored = np.maximum(currents, least(polarity))

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from cmru_hw.config import digest, write_atomically
+from cmru_hw.config import write_atomically
 from cmru_hw.design import Design, Pooled
 from cmru_hw.errors import ConfigError, SimulationError
-from cmru_hw.farm import Arrays, Farm, Finished, Store, run_jobs
+from cmru_hw.farm import Arrays, Farm, Finished, Store, digest, run_jobs
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.noise_source import Noise
 from cmru_hw.primitives.signal import Decider
