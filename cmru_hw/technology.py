@@ -28,6 +28,7 @@ ZERO_CELSIUS = 273.15  # K
 
 Positive = Annotated[float, Field(gt=0)]
 Polarity = Literal["n", "p"]
+_POLARITIES: tuple[Polarity, Polarity] = ("n", "p")
 M = TypeVar("M", bound=Strict)
 
 
@@ -46,6 +47,20 @@ class PerPolarity(Strict):
 
     def of(self, polarity: Polarity) -> float:
         return self.n if polarity == "n" else self.p
+
+
+class Corner(Strict):
+    """A corner of the process: what all thresholds of a polarity are off by (V, positive = slower)."""
+
+    n: float
+    p: float
+
+    def of(self, polarity: Polarity) -> float:
+        return self.n if polarity == "n" else self.p
+
+
+TYPICAL = "tt"
+"""The corner that cards are written for."""
 
 
 class OutputCurve(Strict):
@@ -86,6 +101,8 @@ class Technology(Strict):
     drain_capacitance: PerPolarity  # F by its drain
     a_vt_mv_um: PerPolarity  # Pelgrom coefficient of the threshold voltage
     a_beta_percent_um: PerPolarity  # and of the current factor
+    corners: dict[str, Corner]  # of the process, besides the typical one
+    corner: str = TYPICAL  # at which gate voltages and leakage are
     largest_ratio: Positive  # of a weight: output to input current
     largest_unit_current: Positive  # A in one unit transistor of a bias, still in weak inversion
     latch_capacitance: list[Annotated[float, Field(ge=0)]]  # F on v0, by layer; the last serves later ones
@@ -118,12 +135,41 @@ class Technology(Strict):
             raise MappingError(f"{self.name}: has no {primitive.replace('_', ' ')}; its cells: {known}")
         return validate(model, self.cells[primitive], f"{self.name}: cells.{primitive}")
 
-    def at(self, celsius: float | None = None, supply: float | None = None) -> Technology:
-        """The card at another temperature (degrees Celsius) or supply (V); None: as it is.
+    @property
+    def corner_shift(self) -> Corner:
+        """What thresholds are off by (V) at the card's corner. Raises ConfigError for an unknown corner."""
+        return self._shift_at(self.corner)
 
-        What a transistor does at a temperature is interpolated from `transistor.json`. Raises ConfigError
-        beyond the characterised temperatures, for a supply <= 0, and for a calibration of other models.
+    def _shift_at(self, corner: str) -> Corner:
+        known = {TYPICAL: Corner(n=0.0, p=0.0), **self.corners}
+        if corner not in known:
+            raise ConfigError(f"{self.name}: corner: none called {corner!r}; there are {', '.join(known)}")
+        return known[corner]
+
+    def at(
+        self, celsius: float | None = None, supply: float | None = None, corner: str | None = None
+    ) -> Technology:
+        """The card at another temperature (degrees Celsius), supply (V) or process corner; None: as it is.
+
+        What a transistor does at a temperature is interpolated from `transistor.json`. A corner moves all
+        thresholds of a polarity, so gate voltages move by as much and leakage by exp(-dV / (n U_T)); output
+        curves, over V_DS, stay. Raises ConfigError beyond the characterised temperatures, for an unknown
+        corner, a supply <= 0, and for a calibration of other models.
         """
+        if corner is not None and corner != self.corner:
+            return self._heated(celsius, supply)._cornered(corner)
+        return self._heated(celsius, supply)
+
+    def _cornered(self, corner: str) -> Technology:
+        there, here = self._shift_at(corner), self.corner_shift
+        moved = {p: there.of(p) - here.of(p) for p in _POLARITIES}
+        slope = {p: self.slope_factor.of(p) * self.thermal_voltage for p in _POLARITIES}
+        gate = {p: self.gate_voltage_at_1na.of(p) + moved[p] for p in _POLARITIES}
+        leakage = {p: self.leakage.of(p) * float(np.exp(-moved[p] / slope[p])) for p in _POLARITIES}
+        changes = {"gate_voltage_at_1na": PerPolarity(**gate), "leakage": PerPolarity(**leakage)}
+        return self.model_copy(update={**changes, "corner": corner})
+
+    def _heated(self, celsius: float | None, supply: float | None) -> Technology:
         changes: dict[str, Any] = {}
         if supply is not None:
             if not supply > 0:
@@ -133,7 +179,20 @@ class Technology(Strict):
             heat = _transistors(
                 self.folder / self.calibration / "transistor.json", self.name, self.model_hash
             )
-            changes |= heat.at(celsius)
+            changes |= heat.at(celsius) | {"corner": TYPICAL}
+        found = self.model_copy(update=changes)
+        return found if found.corner == self.corner else found._cornered(self.corner)
+
+    def with_capacitances(self, factor: float) -> Technology:
+        """The card with `factor` times the capacitance at every node, which bounds its noise."""
+        changes: dict[str, Any] = {
+            name: PerPolarity(**{p: factor * getattr(self, name).of(p) for p in _POLARITIES})
+            for name in ("diode_capacitance", "gate_capacitance", "drain_capacitance")
+        }
+        changes["cells"] = {
+            name: cell | {key: factor * cell[key] for key in ("node_capacitance",) if key in cell}
+            for name, cell in self.cells.items()
+        }
         return self.model_copy(update=changes)
 
     @property

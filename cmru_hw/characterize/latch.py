@@ -1,4 +1,4 @@
-"""The 9T latch: thresholds and output over programmed currents, temperature and supply; delay, leakage."""
+"""The 9T latch: thresholds and output over currents, temperature, supply and corner; delay, leakage."""
 
 from __future__ import annotations
 
@@ -18,29 +18,41 @@ from cmru_hw.spice.job import Job, Transient
 from cmru_hw.spice.latch_bench import TOLERANCES, bench, hysteresis
 from cmru_hw.spice.netlist import build
 from cmru_hw.spice.rawfile import RawData
-from cmru_hw.technology import Technology
+from cmru_hw.technology import TYPICAL, Technology
 
 THRESHOLDS = np.geomspace(3e-11, 1e-8, 11)  # A
 RATIOS = np.array(
     [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.01, 1.02, 1.03, 1.05]
 )
-CONDITIONS = (
-    (27.0, 0.8), (-20.0, 0.8), (0.0, 0.8), (60.0, 0.8), (85.0, 0.8), (27.0, 0.6), (27.0, 0.7), (27.0, 0.9)
-)  # fmt: skip
+CELSIUS = (27.0, -20.0, 0.0, 60.0, 85.0)
+SUPPLIES = (0.8, 0.6, 0.7, 0.9)  # V; the first is that of other temperatures and corners
 OVERDRIVES = (1.05, 1.2, 1.5, 2.0)  # candidate over the upper threshold, of the delay
 CAPACITANCE = 2e-14  # F on v0
 
 
+def conditions(technology: Technology) -> list[dict[str, float | str]]:
+    """Temperatures at every corner of the process, and supplies at the first temperature."""
+    at = [(celsius, SUPPLIES[0], TYPICAL) for celsius in CELSIUS]
+    at += [(CELSIUS[0], supply, TYPICAL) for supply in SUPPLIES[1:]]
+    at += [(celsius, SUPPLIES[0], corner) for corner in technology.corners for celsius in CELSIUS]
+    return [{"celsius": celsius, "supply": supply, "corner": corner} for celsius, supply, corner in at]
+
+
 def points(technology: Technology) -> list[Point]:
-    """Hysteresis of all widths at each threshold, temperature and supply; delays at each threshold."""
+    """Hysteresis of all widths at each threshold and condition; delays at each threshold."""
     found = []
-    for celsius, supply in CONDITIONS:
-        card = technology.model_copy(update={"temperature_celsius": celsius, "supply": supply})
+    for condition in conditions(technology):
+        card = technology.model_copy(
+            update={
+                "temperature_celsius": condition["celsius"], "supply": condition["supply"],
+                "corner": condition["corner"],
+            }
+        )  # fmt: skip
         for i_threshold in THRESHOLDS:
             row = np.full(len(RATIOS), i_threshold)
             design, job = bench(card, row, RATIOS * row, row)
             at: dict[str, float | str] = {
-                "sweep": "hysteresis", "celsius": celsius, "supply": supply, "i_threshold": float(i_threshold)
+                "sweep": "hysteresis", **condition, "i_threshold": float(i_threshold)
             }  # fmt: skip
             found.append(Point(at, job, partial(_read_hysteresis, design, float(i_threshold))))
     for i_threshold in THRESHOLDS[::2]:
@@ -88,14 +100,11 @@ def _read_delay(design: Design, stop: float, data: RawData) -> Row:
 
 
 def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
-    """The calibration: tables [thresholds, ratios] by temperature and supply."""
+    """The calibration: tables [thresholds, ratios] by temperature, supply and corner."""
     tables = []
-    for celsius, supply in CONDITIONS:
-        own = [r for r in rows if (r[AT].get("celsius"), r[AT].get("supply")) == (celsius, supply)]
-        tables.append(
-            {"celsius": celsius, "supply": supply}
-            | {key: [row[key] for row in own] for key in ("up", "down", "output", "off")}
-        )
+    for condition in conditions(technology):
+        own = [row for row in rows if condition.items() <= row[AT].items()]
+        tables.append(condition | {key: [row[key] for row in own] for key in ("up", "down", "output", "off")})
     delays = [row for row in rows if row[AT]["sweep"] == "delay"]
     return {
         "threshold": THRESHOLDS.tolist(),
@@ -119,7 +128,7 @@ def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
     ups, delays = made.subplots(2)
     middle = int(np.argmin(np.abs(RATIOS - 0.5)))
     for table in content["tables"]:
-        if table["supply"] == technology.supply:
+        if (table["supply"], table["corner"]) == (technology.supply, TYPICAL):
             up = np.array(table["up"])[:, middle]
             ups.semilogx(THRESHOLDS, up, "o-", markersize=3, color=SPICE, linewidth=0.8)
             label = f"{table['celsius']:g} °C"

@@ -39,7 +39,7 @@ from cmru_hw.primitives.signal import (
     source_net,
     transistor,
 )
-from cmru_hw.technology import Polarity, Technology
+from cmru_hw.technology import TYPICAL, Polarity, Technology
 
 if TYPE_CHECKING:
     from PySpice.Spice.Netlist import SubCircuit
@@ -118,27 +118,31 @@ class LatchCalibration:
         return i_thresh, ratio * i_thresh
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def load_calibration(
-    technology_name: str, path: Path, model_hash: str, celsius: float, supply: float
+    technology_name: str, path: Path, model_hash: str, celsius: float, supply: float, corner: str
 ) -> LatchCalibration:
-    """The latch calibration shipped with a card, at a temperature (degrees Celsius) and supply (V).
+    """The latch calibration shipped with a card, at a temperature (degrees Celsius), supply (V) and corner.
 
-    Tables were measured over temperature at one supply and over supply at one temperature; what both change
-    is added. Raises ConfigError if it was measured on other models, or not up to that temperature or supply.
+    Tables were measured over temperature at each corner and one supply, and over supply at one temperature
+    and the typical corner; what both change is added. Raises ConfigError if it was measured on other models,
+    or not at that temperature, supply or corner.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         axes = {key: np.array(content[key], dtype=float) for key in ("threshold", "ratio", "gain")}
-        tables = {(one["celsius"], one["supply"]): one for one in content["tables"]}
-        centre = next(iter(tables))
-        found = {}
-        for key in ("up", "down", "output"):
-            middle = np.array(tables[centre][key], dtype=float)
-            found[key] = middle + sum(
-                _between(tables, key, centre, axis, value, path) - middle
-                for axis, value in enumerate((celsius, supply))
-            )
+        tables = {(one["celsius"], one["supply"], one["corner"]): one for one in content["tables"]}
+        middle, nominal, _ = next(iter(tables))
+        warm = {at: one for (at, volts, name), one in tables.items() if (volts, name) == (nominal, corner)}
+        fed = {volts: one for (at, volts, name), one in tables.items() if (at, name) == (middle, TYPICAL)}
+        if not warm:
+            raise ConfigError(f"{path}: corner: latches were not characterised at {corner}")
+        found = {
+            key: _between(warm, key, celsius, ("temperature", "C"), path)
+            + _between(fed, key, supply, ("supply", "V"), path)
+            - np.array(fed[nominal][key], dtype=float)
+            for key in ("up", "down", "output")
+        }
         measured_on = content["provenance"]["model_hash"]
         calibrated = LatchCalibration(**axes, **found)
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
@@ -152,29 +156,27 @@ def load_calibration(
 
 
 def _between(
-    tables: Mapping[tuple[float, float], Mapping[str, Any]], key: str, centre: tuple[float, float], axis: int,
-    value: float, path: Path,
-) -> Array:  # fmt: skip
-    """A table at a value of one axis, between those measured through the centre."""
-    along = sorted(at for at in tables if at[1 - axis] == centre[1 - axis])
-    grid = np.array([at[axis] for at in along])
+    tables: Mapping[float, Mapping[str, Any]], key: str, value: float, what: tuple[str, str], path: Path
+) -> Array:
+    """A table at a value of the axis that tables lie along."""
+    grid = np.array(sorted(tables))
     if not grid[0] - 1e-9 <= value <= grid[-1] + 1e-9:
-        what, unit = (("temperature", "C"), ("supply", "V"))[axis]
+        name, unit = what
         raise ConfigError(
-            f"{path}: {what}: latches were characterised from {grid[0]:g} to {grid[-1]:g} {unit}, "
+            f"{path}: {name}: latches were characterised from {grid[0]:g} to {grid[-1]:g} {unit}, "
             f"not at {value:g} {unit}"
         )
-    stack = np.array([tables[at][key] for at in along], dtype=float)
+    stack = np.array([tables[at][key] for at in grid], dtype=float)
     k = int(np.clip(np.searchsorted(grid, value) - 1, 0, len(grid) - 2))
     share = (value - grid[k]) / (grid[k + 1] - grid[k])
     return np.asarray(stack[k] + share * (stack[k + 1] - stack[k]))
 
 
 def calibration(technology: Technology) -> LatchCalibration:
-    """The latch calibration of a technology, at its temperature and supply."""
+    """The latch calibration of a technology, at its temperature, supply and corner."""
     return load_calibration(
         technology.name, technology.folder / technology.calibration / "latch.json", technology.model_hash,
-        technology.temperature_celsius, technology.supply,
+        technology.temperature_celsius, technology.supply, technology.corner,
     )  # fmt: skip
 
 
@@ -203,6 +205,10 @@ class Latch(Memory, Decider):
     @property
     def lowest(self) -> float:
         return 0.0 if self.holds == "bit" else -1.0
+
+    @property
+    def extremes(self) -> Array:
+        return np.stack([np.full(self.size, self.lowest), np.ones(self.size)])
 
     @property
     def counts(self) -> bool:
@@ -351,6 +357,7 @@ class Latch(Memory, Decider):
         """The states at the frame's end, when it has settled."""
         candidate = frame.values[self.candidate]
         state = self.step(frame.before[self.name], self.decide(candidate, currents))
+        state = self.held(state, currents)
         bit = (state > 0).astype(np.float64)
         output = self.output(bit, currents)
         frame.states[self.name], frame.values[self.name] = state, output

@@ -54,6 +54,7 @@ def bench(
         input_size=count, unit_current=1e-9, logit_scale=1.0, quiescent_current=0.0,
         frame_period=sweep / 2, ramp=sweep / 4,
         supply=technology.supply, temperature_celsius=load_technology(technology.name).temperature_celsius,
+        corner=technology.corner,
         inputs=["candidate", "candidate"], outputs=["latch"], states=["latch"],
     )  # fmt: skip
     design = Design(facts, (candidate, latch))  # the temperature is the job's: no calibration is needed
