@@ -68,8 +68,9 @@ def assemble(
     `currents[stage][i]` is the waveform of input `i` as [points, 2] of (s, A); frames begin at `starts`
     [T + 1] (s), the last being the end; `shifts` the threshold shifts of one chip, as `variation.draw` gives
     them, besides that of the technology's corner; `noise`, by stage, a source at every diode of the stage,
-    `I{net}_noise`. Each stage's supply is a source a rail, `V{stage}`, `V{stage}_bias` (reference branches) and, where it has clocked logic,
-    `V{stage}_logic`; an ammeter `V{net}` sits at every measured diode; a clock phase is `V{clock}_{phase}`.
+    `I{net}_noise`. Each stage's supply is a source a rail, `V{stage}`, `V{stage}_bias` (reference branches)
+    and, where it has clocked logic, `V{stage}_logic`; an ammeter `V{net}` sits at every measured diode; a
+    clock phase is `V{clock}_{phase}`.
     """
     volts, signals = staged.technology.supply, staged.signals
     shifts = _at_corner(staged, shifts)

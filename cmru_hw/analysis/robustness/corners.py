@@ -73,7 +73,7 @@ class Corners(Analysis):
     def summary(self, results: Results) -> dict[str, Any]:
         """`conditions`, the least accurate as `worst`, and those `refused` with the reason."""
         corners = self.lot.design.technology.corners
-        rows = []
+        rows: list[dict[str, Any]] = []
         for at in (at for at, refused in self._conditions.items() if refused is None):
             own = under(f"{self.name}_{at.key}", results)
             chips = {key: result for key, result in own.items() if not key.endswith("_nominal")}
@@ -88,10 +88,7 @@ class Corners(Analysis):
             )
         return {
             "yield_target": self.yield_target,
-            "shifts_v": {
-                name: {"n": shift.n, "p": shift.p}
-                for name, shift in self.lot.design.technology.corners.items()
-            },
+            "shifts_v": {name: {"n": shift.n, "p": shift.p} for name, shift in corners.items()},
             "conditions": rows,
             "worst": min(rows, key=lambda row: (row["nominal_accuracy"], row["mean_accuracy"]), default=None),
             "refused": [

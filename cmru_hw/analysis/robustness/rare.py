@@ -32,7 +32,7 @@ SHARE = 10  # one chip of so many goes on to the next level
 LEVELS = 8  # at most: beyond 1e-8 nothing is said
 ACCEPTED = 0.44  # share of moves that the chains aim at
 RUNS = 8
-CHIPS_A_LEVEL = 300
+CHIPS_A_LEVEL = 200
 _STREAM = 3  # of the random numbers, besides those of chips and noise
 
 Score = Callable[[Array], Array]

@@ -17,6 +17,7 @@ import numpy as np
 from cmru_hw.analysis.robustness.analysis import Analysis, Results, keyed, under
 from cmru_hw.analysis.robustness.lot import Lot, Task
 from cmru_hw.behavioral import BehavioralModel
+from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError, MappingError
 from cmru_hw.farm import Arrays, chunks
 from cmru_hw.primitives.device import Array
@@ -26,13 +27,12 @@ from cmru_hw.variation import draw
 SECONDS = (1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0)
 CELSIUS = (27.0, 85.0)
 CHIPS_A_JOB = 20
+SHARES = ("kept", "held", "decisions")
 
 States = Mapping[str, Array]
 
 
-def hold(
-    model: BehavioralModel, start: States, frames: Sequence[int]
-) -> list[tuple[dict[str, Array], Array]]:
+def hold(model: BehavioralModel, start: States, frames: Sequence[int]) -> list[tuple[States, Array]]:
     """States and logits [..., B, C] after so many frames (rising, >= 1) without input, from given states.
 
     Where an integrator's fall moves later layers, leaps are no longer than the time before them.
@@ -62,28 +62,38 @@ class Hold(Task):
     scale: float = 1.0
 
     def run(self, lot: Lot) -> Arrays:
-        """Share of states `kept`, [chips, seconds], and of `decisions` that the first frame of rest gave."""
+        """Shares, [chips, seconds]: of states as the inputs left them (`kept`) and as they were after the
+        first of the times (`held`), and of `decisions` that the first frame of rest gave.
+        """
         there = lot.at(self.celsius)
         design, period = there.design, there.design.facts.frame_period
         frames = [max(1, round(seconds / period)) for seconds in self.seconds]
-        kept, decisions = [], []
+        found: dict[str, list[Array]] = {key: [] for key in SHARES}
         for few in there.batches(self.numbers):
             model = BehavioralModel(design, draw(design, few, lot.seed, self.scale * lot.sigma_scale))
             start = model.final(lot.stimulus)
             (_, first), *after = hold(model, start, [1, *frames])
-            shape = (len(few), len(lot.stimulus))
-            same = np.zeros((len(few), len(frames)))
-            cells = sum(memory.size for memory in design.memories)
-            for memory in design.memories:
-                before = np.broadcast_to(start[memory.name], (*shape, memory.size))
-                for k, (states, _) in enumerate(after):
-                    off = np.abs(states[memory.name] - before) / memory.unit
-                    same[:, k] += (off <= memory.resolution).mean(axis=1).sum(axis=-1) / cells
             told = first.argmax(axis=-1)
             equal = [(logits.argmax(axis=-1) == told).mean(axis=-1) for _, logits in after]
-            kept.append(same)
-            decisions.append(np.broadcast_to(np.stack(equal, axis=-1), same.shape))
-        return {"kept": np.concatenate(kept), "decisions": np.concatenate(decisions)}
+            times = [states for states, _ in after]
+            shape = (len(few), len(frames))
+            found["kept"].append(np.broadcast_to(_same(design, start, times), shape))
+            found["held"].append(np.broadcast_to(_same(design, times[0], times), shape))
+            found["decisions"].append(np.broadcast_to(np.stack(equal, axis=-1), shape))
+        return {key: np.concatenate(parts) for key, parts in found.items()}
+
+
+def _same(design: Design, before: States, times: Sequence[States]) -> Array:
+    """Share of states that are as before, [..., times]."""
+    cells = sum(memory.size for memory in design.memories)
+    shares = []
+    for states in times:
+        share: Array | float = 0.0
+        for memory in design.memories:
+            off = np.abs(states[memory.name] - before[memory.name]) / memory.unit
+            share = share + (off <= memory.resolution).mean(axis=-2).sum(axis=-1) / cells
+        shares.append(share)
+    return np.stack(shares, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -109,14 +119,14 @@ class Retention(Analysis):
         found: dict[str, Task] = {}
         for celsius in self.celsius:
             if self._refused(celsius) is None:
-                each: dict[str, Task] = {"nominal": Hold(range(1), celsius, tuple(self.seconds), 0.0)}
-                for key, few in chunks(range(self.chips), CHIPS_A_JOB, "chips").items():
-                    each[key] = Hold(few, celsius, tuple(self.seconds))
+                numbers = chunks(range(self.chips), CHIPS_A_JOB, "chips")
+                each = {key: Hold(few, celsius, tuple(self.seconds)) for key, few in numbers.items()}
+                each["nominal"] = Hold(range(1), celsius, tuple(self.seconds), 0.0)
                 found |= keyed(f"{self.name}_{times}_{celsius:+g}C", each)
         return found
 
     def summary(self, results: Results) -> dict[str, Any]:
-        """By temperature, over time: share of states as the input left them, and of decisions at rest."""
+        """By temperature, over time: shares of the nominal circuit, of all chips, of the worst."""
         times = "_".join(f"{seconds:g}" for seconds in self.seconds)
         found, refused = [], []
         for celsius in self.celsius:
@@ -126,17 +136,12 @@ class Retention(Analysis):
             prefix = f"{self.name}_{times}_{celsius:+g}C"
             nominal = results[f"{prefix}_nominal"]
             chips = under(f"{prefix}_chips", results).values()
-            kept, decisions = (np.concatenate([one[key] for one in chips]) for key in ("kept", "decisions"))
+            by_chip = {key: np.concatenate([one[key] for one in chips]) for key in SHARES}
             found.append(
-                {
-                    "celsius": celsius,
-                    "nominal_states_kept": nominal["kept"][0].tolist(),
-                    "nominal_decisions_kept": nominal["decisions"][0].tolist(),
-                    "states_kept": kept.mean(axis=0).tolist(),
-                    "states_kept_worst_chip": kept.min(axis=0).tolist(),
-                    "decisions_kept": decisions.mean(axis=0).tolist(),
-                    "decisions_kept_worst_chip": decisions.min(axis=0).tolist(),
-                }
+                {"celsius": celsius}
+                | {f"nominal_{key}": nominal[key][0].tolist() for key in SHARES}
+                | {key: shares.mean(axis=0).tolist() for key, shares in by_chip.items()}
+                | {f"worst_{key}": shares.min(axis=0).tolist() for key, shares in by_chip.items()}
             )
         integrates = any(isinstance(memory, Integrator) for memory in self.lot.design.memories)
         return {

@@ -60,7 +60,7 @@ class StuckCells(Analysis):
         """A chip a fault."""
         numbers = range(len(faults(self.lot.design)))
         own = {key: Stuck(few) for key, few in chunks(numbers, FAULTS_A_JOB, "faults").items()}
-        return {NOMINAL: Chips(range(1), scale=0.0), **keyed(self.name, own)}
+        return {**keyed(self.name, own), NOMINAL: Chips(range(1), scale=0.0)}
 
     def summary(self, results: Results) -> dict[str, Any]:
         """`faults`, the worst first, and the share of them that leaves the target accuracy."""
