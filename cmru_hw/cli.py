@@ -399,7 +399,7 @@ def robustness(
     from cmru_hw.config import write_atomically
     from cmru_hw.console import progress_bar
     from cmru_hw.farm import Farm, Store
-    from cmru_hw.report.robustness import write_robustness
+    from cmru_hw.report.robustness import parts, write_robustness
 
     if output is not None:
         _check_folder(output)
@@ -428,8 +428,14 @@ def robustness(
         alone = {name: found["mismatch"][name] for name in (field.name.rstrip("_") for field in short)}
         _print_json(report if analysis or verify else alone)
         return
-    for name, summary in found.items():
-        _print_rows(name, [(key, str(v)) for key, v in summary.items() if not isinstance(v, list | dict)])
+    for part in parts(report):
+        for line in part["lines"]:
+            typer.echo(line)
+        for content in part["tables"]:
+            table = Table(*content["columns"], title=part["title"])
+            for row in content["rows"]:
+                table.add_row(*row)
+            Console().print(table)
     if output is not None:
         typer.echo(f"report: {output / 'report.html'}")
 

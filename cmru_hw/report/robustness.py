@@ -43,22 +43,28 @@ def write_robustness(folder: Path, report: Summary) -> None:
 
 def render(report: Summary, figures: Mapping[str, Figure | str]) -> str:
     """The page as text, the same for the same input."""
-    analyses = report["analyses"]
-    parts = []
-    for name, summary in analyses.items():
-        title, caption = TITLES[name]
-        lines, tables = _PARTS[name](summary)
-        drawn = [embedded(name, figures[name], caption)]
-        parts.append({"name": name, "title": title, "lines": lines, "tables": tables, "figures": drawn})
+    analyses, told = report["analyses"], parts(report)
+    for part in told:
+        name = part["name"]
+        part["figures"] = [embedded(name, figures[name], TITLES[name][1])]
     return filled(
         "robustness.html.j2",
         title="Robustness",
         subtitle=[report["unit"], report["technology"]],
         tiles=_tiles(report),
         left_out=[title for name, (title, _) in TITLES.items() if name not in analyses],
-        parts=parts,
+        parts=told,
         provenance=[(key, value) for key, value in report.items() if key != "analyses"],
     )
+
+
+def parts(report: Summary) -> list[dict[str, Any]]:
+    """Of each analysis its name, title, lines of text and tables (`columns` and `rows` of text)."""
+    found: list[dict[str, Any]] = []
+    for name, summary in report["analyses"].items():
+        lines, tables = _PARTS[name](summary)
+        found.append({"name": name, "title": TITLES[name][0], "lines": lines, "tables": tables})
+    return found
 
 
 def _tiles(report: Summary) -> list[dict[str, str]]:
@@ -118,6 +124,8 @@ def _mismatch(summary: Summary) -> Part:
         ("mean accuracy", percent(summary["mean_accuracy"])),
         ("standard deviation", percent(summary["std_accuracy"])),
         ("5th percentile", percent(summary["p05_accuracy"])),
+        (f"yield at {percent(summary['yield_target'])}", percent(summary["yield"])),
+        ("its 95 % interval", interval(summary["yield_ci95"])),
         ("mean margin, model units", f"{summary['mean_margin']:.3g}"),
         ("its standard deviation", f"{summary['std_margin']:.2g}"),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from cmru_hw.report.plots import (
     ASKED,
@@ -45,6 +46,7 @@ def sensitivity(summary: Summary) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=FAINT, linewidth=0.6)
         axes.set_title(title, loc="left")
+        axes.set_xlim(left=0)
     panels[-1].set_xlabel("share of the margin's variance (%)")
     return figure
 
@@ -141,6 +143,7 @@ def noise(summary: Summary) -> Figure:
         )
         axes.plot(x, [100 * point["silent_accuracy"] for point in points], "--", color=ASKED, label="without")
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(color=FAINT, linewidth=0.6)
         axes.set_xlabel(label)
         axes.set_ylabel("accuracy (%)")
@@ -167,6 +170,7 @@ def retention(summary: Summary) -> Figure:
             label = f"{name}, {one['celsius']:g} °C"
             axes.plot(summary["seconds"], values, style, color=color, ms=3.5, linewidth=1.2, label=label)
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("time without input (s)")
     axes.set_ylabel("mean over chips (%)")
     axes.grid(color=FAINT, linewidth=0.6)
