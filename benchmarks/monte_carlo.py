@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from cmru_hw import __version__
-from cmru_hw.analysis.robustness import CHIPS_A_JOB, Lot, chip_accuracies
+from cmru_hw.analysis.robustness.lot import CHIPS_A_JOB, Lot, chip_accuracies
 from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.config import cores
 from cmru_hw.design import Design

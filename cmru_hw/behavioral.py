@@ -15,8 +15,9 @@ import numpy as np
 from cmru_hw.design import Decisions, Design, Pooled, Stage, block_of
 from cmru_hw.primitives.branch_noise import Spectrum
 from cmru_hw.primitives.device import Array, Shifts
+from cmru_hw.primitives.integrator import Integrator
 from cmru_hw.primitives.noise_source import Noise
-from cmru_hw.primitives.signal import Decider, Frame, node_capacitances, over_batch
+from cmru_hw.primitives.signal import Decider, Frame, Memory, node_capacitances, over_batch
 from cmru_hw.result import Result
 from cmru_hw.stimulus import Stimulus
 from cmru_hw.technology import Polarity
@@ -41,15 +42,23 @@ class BehavioralModel:
         noise: Mapping[str, Noise] | None = None,
         seed: int = 0,
         intrinsic: bool = False,
+        stuck: Mapping[str, Array] | None = None,
+        capacitance: float = 1.0,
     ) -> None:
         self.design, self._intrinsic = design, intrinsic
-        self._capacitances = node_capacitances(design.signals, design.technology) if intrinsic else {}
+        self._technology = design.technology
+        if capacitance != 1:
+            self._technology = design.technology.with_capacitances(capacitance)
+        self._capacitances = node_capacitances(design.signals, self._technology) if intrinsic else {}
         self._noise, self._seed = design.named(noise or {}), seed
         given = shifts or {}
         self._chips = chip_count(design, given) or 1
         self._currents: dict[str, Any] = {
-            stage.name: stage.currents(design.signals, given, design.technology) for stage in design.stages
+            stage.name: stage.currents(design.signals, given, self._technology) for stage in design.stages
         }
+        for name, states in design.named(stuck or {}).items():
+            self._currents[name] = {**self._currents[name], "stuck": states}
+            self._chips = max(self._chips, len(states))
 
     def thresholds(self, layer: int, values: Mapping[str, Array] | None = None) -> tuple[Array, Array]:
         """Upper and lower threshold of a layer, in A at the candidate's diode: [..., N] each.
@@ -59,10 +68,27 @@ class BehavioralModel:
         decider = self.design.deciders[layer]
         return decider.thresholds(self._currents[decider.name], values or {})
 
-    def blocks(self, x: Array, lengths: Decisions | None = None, metered: bool = True) -> Iterator[Block]:
+    def start(self, batch: int) -> dict[str, Array]:
+        """What stages hold before the first frame, [..., batch, size]."""
+        found = {}
+        for stage in self.design.stages:
+            currents = self._currents[stage.name]
+            if (start := stage.start(currents)) is not None:
+                states = np.broadcast_to(over_batch(start), (*start.shape[:-1], batch, stage.size))
+                found[stage.name] = stage.held(states, currents) if isinstance(stage, Memory) else states
+        return found
+
+    def blocks(
+        self,
+        x: Array,
+        lengths: Decisions | None = None,
+        metered: bool = True,
+        start: Mapping[str, Array] | None = None,
+    ) -> Iterator[Block]:
         """Take x [B, T, I] through the design, a block of frames at a time; by default inputs last T frames.
 
-        Blocks have `drawn` if `metered`.
+        Blocks have `drawn` if `metered`. `start` is what stages hold before, [..., B, size]; by default
+        `self.start`.
 
         A stage without a state takes all frames of a block at once, as nothing in a design looks back but
         the states; the others go from frame to frame.
@@ -72,11 +98,8 @@ class BehavioralModel:
         alive = (last[order][:, None] > np.arange(last.max())).sum(axis=0)
         inputs, added = self.design.encode(x[order]), self._drawn_noise(x[order], order)
         deviates = self._deviates(x, order) if self._intrinsic else {}
-        states = {
-            stage.name: np.broadcast_to(over_batch(start), (*start.shape[:-1], len(x), stage.size))
-            for stage in self.design.stages
-            if (start := stage.start(self._currents[stage.name])) is not None
-        }
+        given = self.start(len(x)) if start is None else start
+        states = {name: held[..., order, :] for name, held in given.items()}
         first = 0
         while first < len(alive):
             rows = np.cumsum(alive[first:])
@@ -96,7 +119,7 @@ class BehavioralModel:
         deviates: Mapping[str, Array],
     ) -> None:
         """Take all stages through a block; `states` hold what it begins with."""
-        design, technology = self.design, self.design.technology
+        design, technology = self.design, self._technology
         whole = Frame(
             technology=technology, clocks=design.clocks, before={}, drives={},
             values={name: block.gather(current) for name, current in inputs.items()},
@@ -222,11 +245,62 @@ class BehavioralModel:
 
     def decisions(self, stimulus: Stimulus) -> Decisions:
         """The decisions alone, in memory that does not grow with T."""
+        return self._pooled(stimulus).decision
+
+    def margins(self, stimulus: Stimulus, labels: Decisions) -> Array:
+        """How clearly each input is decided right, [..., B]: see `Pooled.margins`."""
+        return self._pooled(stimulus).margins(labels)
+
+    def _pooled(self, stimulus: Stimulus) -> Pooled:
         pooled = Pooled(self.design.facts.pool, stimulus.lengths)
         for block in self.blocks(stimulus.x, stimulus.lengths, metered=False):
             for t, count, frame in block.frames(self.design.decode(block.values)):
                 pooled.add(t, _scattered(frame, block.order[:count], len(stimulus)))
-        return pooled.decision
+        return pooled
+
+    def final(self, stimulus: Stimulus) -> dict[str, Array]:
+        """What stages hold at the end of each input, [..., B, size]."""
+        found = dict(self.start(len(stimulus)))
+        for block in self.blocks(stimulus.x, stimulus.lengths, metered=False):
+            for name, rows in block.states.items():
+                states = found[name]
+                for t, count, frame in block.frames(rows):
+                    inputs = block.order[:count]
+                    ends = stimulus.lengths[inputs] == t + 1
+                    if ends.any():
+                        states = np.array(np.broadcast_to(states, (*frame.shape[:-2], *states.shape[-2:])))
+                        states[..., inputs[ends], :] = frame[..., ends, :]
+                found[name] = states
+        return found
+
+    def rest(self, start: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
+        """States after a frame without input that begins with `start`, and its logits [..., B, C]."""
+        batch = next(iter(start.values())).shape[-2]
+        (block,) = self.blocks(np.zeros((batch, 1, self.design.facts.input_size)), start=start)
+        back = np.argsort(block.order)
+        states = {name: rows[..., back, :] for name, rows in block.states.items()}
+        return states, self.design.decode(block.values)[..., back, :]
+
+    def rested(
+        self, before: Mapping[str, Array], after: Mapping[str, Array], frames: int
+    ) -> dict[str, Array] | None:
+        """States so many frames of rest after `after`; None while cells are moving.
+
+        `before` and `after` are those around a frame without input. Where it moved nothing none after it
+        will, but for what integrators lose.
+        """
+        found = dict(after)
+        for memory in self.design.memories:
+            held = after[memory.name]
+            moved = held - before[memory.name]
+            if isinstance(memory, Integrator):
+                idle = after[memory.decider] == 0
+                kept = memory.kept(frames * self.design.facts.frame_period, self._technology)
+                faded = memory.faded(held, self._currents[memory.name], kept)
+                moved, found[memory.name] = np.where(idle, 0.0, moved), np.where(idle, faded, held)
+            if (np.abs(moved) > 1e-9 * np.abs(memory.extremes).max()).any():
+                return None
+        return found
 
 
 @dataclass(eq=False)

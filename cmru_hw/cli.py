@@ -21,8 +21,16 @@ from cmru_hw import __version__
 from cmru_hw.errors import CmruHwError, ConfigError, MappingError, SimulatorNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cmru_hw.analysis.robustness.analysis import Analysis
+    from cmru_hw.analysis.robustness.lot import Lot
+    from cmru_hw.analysis.robustness.study import Study
     from cmru_hw.design import Design
-    from cmru_hw.farm import Farm
+    from cmru_hw.farm import Farm, Store
     from cmru_hw.mapping import MappingReport
     from cmru_hw.result import Result
     from cmru_hw.stimulus import Stimulus
@@ -413,26 +421,95 @@ def robustness(
     task: Annotated[Optional[str], typer.Option(help="Task whose test set is decided.")] = None,  # noqa: UP045
     input: Annotated[Optional[Path], typer.Option("--input", help="Instead of --task.")] = None,  # noqa: UP045
     labels: Annotated[Optional[Path], typer.Option(help="Classes [B] of --input, .npy.")] = None,  # noqa: UP045
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--output", help="Folder for JSON, figures, page and finished jobs."),
+    ] = None,
+    analysis: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="One of them, or all; repeat for more. Default: mismatch."),
+    ] = None,
     chips: Annotated[int, typer.Option(min=1)] = 1000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     sigma_scale: Annotated[float, typer.Option(min=0.0, help="Factor on the Pelgrom sigma.")] = 1.0,
     yield_target: Annotated[float, typer.Option(help="Accuracy a good chip must reach.")] = 0.9,
+    verify: Annotated[int, typer.Option(min=0, help="Most telling chips to run again in ngspice.")] = 0,
+    verify_inputs: Annotated[int, typer.Option(min=1, help="Inputs that each of them decides.")] = 2,
     noise: Noise = False,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how long it will take.")] = False,
     temperature: Temperature = None,
     supply: Supply = None,
     as_json: Json = False,
 ) -> None:
-    """Accuracy and yield of chips with per-transistor mismatch, on the behavioural model.
+    """Chips with mismatch, at corners, with noise, over time, with faults; goes on where it was stopped.
 
-    Example: cmru-hw robustness out/design --task japanese_vowels --chips 1000
+    Example: cmru-hw robustness out/design --task japanese_vowels --analysis all -o out/robustness
     """
+    from dataclasses import fields
+
+    from cmru_hw.analysis.robustness.analysis import run_analyses
+    from cmru_hw.analysis.robustness.lot import Lot
+    from cmru_hw.analysis.robustness.study import Study
+    from cmru_hw.analysis.robustness.yields import Robustness
+    from cmru_hw.config import write_atomically
+    from cmru_hw.console import progress_bar
+    from cmru_hw.farm import Store
+    from cmru_hw.report.robustness import parts, write_robustness
+
+    if output is not None:
+        _check_folder(output)
+    if verify and output is None:
+        raise ConfigError("--verify: needs -o, the folder that its runs are kept in")
+    built, stimulus, truth = _labelled(design, task, input, labels, seed, temperature, supply)
+    study = Study(Lot(built, stimulus, truth, seed, sigma_scale, noise), chips, yield_target, design)
+    chosen, farm = study.chosen(analysis or ["mismatch"]), _farm(workers, scheduler)
+    if verify and "mismatch" not in {one.name for one in chosen}:
+        raise ConfigError("--verify: chooses among the chips of --analysis mismatch; add it")
+    store = Store(output / "store", study.lot.identity) if output else None
+    if dry_run:
+        _print_estimates(study.lot, chosen, farm, store, as_json)
+        return
+    count = len({key for one in chosen for key in one.tasks()})
+    with progress_bar("jobs", count) as told:
+        found = run_analyses(study.lot, chosen, farm, store, told)
+    if verify and output is not None:
+        found["verify"] = _verified(study, found, verify, verify_inputs, output, farm)
+    report = study.report(found)
+    if output is not None:
+        write_atomically(output / "robustness.json", json.dumps(report, indent=1) + "\n")
+        write_robustness(output, report)
+    if as_json:
+        short = fields(Robustness)
+        alone = {name: found["mismatch"][name] for name in (field.name.rstrip("_") for field in short)}
+        _print_json(report if analysis or verify else alone)
+        return
+    for part in parts(report):
+        for line in part["lines"]:
+            typer.echo(line)
+        for content in part["tables"]:
+            table = Table(*content["columns"], title=part["title"])
+            for row in content["rows"]:
+                table.add_row(*row)
+            Console().print(table)
+    if output is not None:
+        typer.echo(f"report: {output / 'report.html'}")
+
+
+def _labelled(
+    design: Path,
+    task: str | None,
+    input: Path | None,
+    labels: Path | None,
+    seed: int,
+    temperature: float | None,
+    supply: float | None,
+) -> tuple[Design, Stimulus, NDArray[np.int64]]:
+    """A design, inputs and their classes: of a task's test set, or of files."""
     import numpy as np
 
-    from cmru_hw.analysis.robustness import Lot, chip_accuracies, summarize
     from cmru_hw.config import validate
-    from cmru_hw.console import progress_bar
     from cmru_hw.design import load_design
     from cmru_hw.stimulus import make_stimulus
 
@@ -456,14 +533,55 @@ def robustness(
         raise ConfigError(f"{labels}: must hold {len(stimulus)} integers, got {truth.dtype} {truth.shape}")
     if truth.min() < 0 or truth.max() >= built.facts.num_classes:
         raise ConfigError(f"{labels}: classes must be within 0 and {built.facts.num_classes - 1}")
-    with progress_bar("chips", chips) as report:
-        lot = Lot(built, stimulus, truth, seed, sigma_scale, noise)
-        accuracies = chip_accuracies(lot, range(chips), _farm(workers, scheduler), progress=report)
-    found = summarize(accuracies, seed, sigma_scale, yield_target).to_json()
+    return built, stimulus, truth
+
+
+def _print_estimates(
+    lot: Lot, analyses: Sequence[Analysis], farm: Farm, store: Store | None, as_json: bool
+) -> None:
+    """Jobs, time and memory of each analysis; one job of each is run for it."""
+    from cmru_hw.analysis.robustness.lot import run_task
+    from cmru_hw.farm import estimate
+
+    found = {one.name: estimate(run_task, lot, one.tasks(), farm, store) for one in analyses}
     if as_json:
-        _print_json(found)
-    else:
-        _print_rows("mismatch", [(key, str(value)) for key, value in found.items()])
+        rows = {
+            name: {"jobs": one.jobs, "kept": one.kept, "seconds": one.seconds, "workers": one.workers,
+                   "bytes_a_worker": one.bytes_a_worker}
+            for name, one in found.items()
+        }  # fmt: skip
+        _print_json(rows)
+        return
+    _print_rows(
+        "estimate",
+        [
+            (
+                name,
+                f"{one.jobs} jobs, {one.kept} kept, {one.seconds:.0f} s on {one.workers} workers of "
+                f"{one.bytes_a_worker / 1e6:.0f} MB",
+            )
+            for name, one in found.items()
+        ],
+    )
+
+
+def _verified(
+    study: Study, found: dict[str, dict[str, Any]], count: int, inputs: int, output: Path, farm: Farm
+) -> dict[str, Any]:
+    """The most telling chips, and where there are corners the worst, in ngspice."""
+    import numpy as np
+
+    from cmru_hw.analysis.robustness.verify import chip, corner, telling, verify
+    from cmru_hw.console import progress_bar
+
+    accuracies = np.array(found["mismatch"]["accuracies"])
+    suspects = [chip(study.lot, number) for number in telling(accuracies, study.yield_target, count)]
+    worst = found.get("corners", {}).get("worst")
+    if worst:
+        suspects.append(corner(study.lot, worst))
+    inputs = min(inputs, len(study.lot.stimulus))
+    with progress_bar("ngspice", len(suspects) * inputs) as report:
+        return verify(study.lot, suspects, inputs, output / "verify", farm, report)
 
 
 def _version(wanted: bool) -> None:

@@ -31,7 +31,7 @@ from cmru_hw.primitives.latch import Latch
 from cmru_hw.primitives.latch_bank import LatchBank
 from cmru_hw.primitives.mirror import Input, Mirror, Term
 from cmru_hw.primitives.signal import Decider, Memory, Signal, devices_of
-from cmru_hw.technology import Polarity, Technology, load_technology
+from cmru_hw.technology import TYPICAL, Polarity, Technology, load_technology
 
 Stage = Input | Mirror | Latch | WindowComparator | LatchBank | Integrator
 Pool = Literal["mean", "last", "vote"]
@@ -56,6 +56,7 @@ class Facts(Strict):
     ramp: Annotated[float, Field(gt=0)]  # s, in which inputs move to a new frame's value
     supply: Annotated[float, Field(gt=0)]  # V
     temperature_celsius: float
+    corner: str = TYPICAL  # of the process
     unit_area: Annotated[float, Field(gt=0)] = 1.0  # W L of the unit transistor over the card's
     latch_units: Annotated[int, Field(ge=1)] | None = None  # for each current of a latch; default: the card's
     inputs: Annotated[list[str], Field(min_length=2, max_length=2)]  # positive and negative input stage
@@ -102,11 +103,15 @@ class Design:
     def technology(self) -> Technology:
         """The technology card at the design's supply and temperature, with its sizes."""
         facts = self.facts
-        card = load_technology(facts.technology)
-        return card.at(facts.temperature_celsius, facts.supply, facts.unit_area, facts.latch_units)
+        return load_technology(facts.technology).at(
+            facts.temperature_celsius, facts.supply, facts.corner,
+            unit_area=facts.unit_area, latch_units=facts.latch_units,
+        )  # fmt: skip
 
-    def at(self, celsius: float | None = None, supply: float | None = None) -> Design:
-        """The same circuit and currents at another temperature (degrees Celsius) or supply (V).
+    def at(
+        self, celsius: float | None = None, supply: float | None = None, corner: str | None = None
+    ) -> Design:
+        """The same circuit and currents at another temperature (degrees Celsius), supply (V) or corner.
 
         Raises ConfigError or MappingError where the technology was not characterised.
         """
@@ -114,6 +119,7 @@ class Design:
         changes = {
             "temperature_celsius": facts.temperature_celsius if celsius is None else celsius,
             "supply": facts.supply if supply is None else supply,
+            "corner": facts.corner if corner is None else corner,
         }
         found = replace(self, facts=facts.model_copy(update=changes))
         for memory in found.memories:
@@ -398,6 +404,7 @@ class Pooled:
 
     def __init__(self, pool: Pool, lengths: Decisions) -> None:
         self._pool, self._lengths = pool, lengths
+        self._frames = np.ones(len(lengths)) if pool == "last" else lengths
         self._scores: Array | float = 0.0
 
     def add(self, t: int, logits: Array) -> None:
@@ -411,3 +418,15 @@ class Pooled:
     def decision(self) -> Decisions:
         """The winning class, [..., B]."""
         return np.argmax(self._scores, axis=-1)
+
+    def margins(self, labels: Decisions) -> Array:
+        """Score of the right class less the best other, a frame, [..., B]: >= 0 where the decision is right.
+
+        Below 0 where it is wrong, by the smallest number where a tie was lost.
+        """
+        scores = np.asarray(self._scores)
+        right = np.arange(scores.shape[-1]) == labels[:, None]
+        own = np.where(right, scores, 0.0).sum(axis=-1)
+        lead = (own - np.where(right, -np.inf, scores).max(axis=-1)) / self._frames
+        won = self.decision == labels
+        return np.where(won, np.maximum(lead, 0.0), np.minimum(lead, -np.finfo(np.float64).tiny))

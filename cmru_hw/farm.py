@@ -16,6 +16,7 @@ import re
 import resource
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -216,7 +217,9 @@ def _on_processes(function: Function[C, J], context: C, jobs: Mapping[str, J], p
     from loky.process_executor import TerminatedWorkerError
 
     left, losses = dict(jobs), 0
-    with tempfile.TemporaryDirectory(prefix="cmru-hw-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cmru-hw-") as folder, warnings.catch_warnings():
+        # One that was idle may end just as there are jobs again; another takes its place.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         shared = Path(folder, "context")
         shared.write_bytes(pickle.dumps(context))
         while left:

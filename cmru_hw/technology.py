@@ -28,6 +28,7 @@ ZERO_CELSIUS = 273.15  # K
 
 Positive = Annotated[float, Field(gt=0)]
 Polarity = Literal["n", "p"]
+_POLARITIES: tuple[Polarity, Polarity] = ("n", "p")
 M = TypeVar("M", bound=Strict)
 
 
@@ -50,6 +51,20 @@ class PerPolarity(Strict):
 
     def of(self, polarity: Polarity) -> float:
         return self.n if polarity == "n" else self.p
+
+
+class Corner(Strict):
+    """A corner of the process: what all thresholds of a polarity are off by (V, positive = slower)."""
+
+    n: float
+    p: float
+
+    def of(self, polarity: Polarity) -> float:
+        return self.n if polarity == "n" else self.p
+
+
+TYPICAL = "tt"
+"""The corner that cards are written for."""
 
 
 class OutputCurve(Strict):
@@ -90,6 +105,8 @@ class Technology(Strict):
     drain_capacitance: PerPolarity  # F by its drain
     a_vt_mv_um: PerPolarity  # Pelgrom coefficient of the threshold voltage
     a_beta_percent_um: PerPolarity  # and of the current factor
+    corners: dict[str, Corner]  # of the process, besides the typical one
+    corner: str = TYPICAL  # at which gate voltages and leakage are
     largest_ratio: Positive  # of a weight: output to input current
     largest_unit_current: Positive  # A in one unit transistor of a bias, still in weak inversion
     latch_capacitance: list[Annotated[float, Field(ge=0)]]  # F on v0, by layer; the last serves later ones
@@ -128,19 +145,34 @@ class Technology(Strict):
             raise MappingError(f"{self.name}: has no {primitive.replace('_', ' ')}; its cells: {known}")
         return validate(model, self.cells[primitive], f"{self.name}: cells.{primitive}")
 
+    @property
+    def corner_shift(self) -> Corner:
+        """What thresholds are off by (V) at the card's corner. Raises ConfigError for an unknown corner."""
+        return self._shift_at(self.corner)
+
+    def _shift_at(self, corner: str) -> Corner:
+        known = {TYPICAL: Corner(n=0.0, p=0.0), **self.corners}
+        if corner not in known:
+            raise ConfigError(f"{self.name}: corner: none called {corner!r}; there are {', '.join(known)}")
+        return known[corner]
+
     def at(
         self,
         celsius: float | None = None,
         supply: float | None = None,
+        corner: str | None = None,
+        *,
         unit_area: float | None = None,
         latch_units: int | None = None,
     ) -> Technology:
-        """The card at another temperature (degrees Celsius), supply (V) or size of its transistors, or with
-        another number of them for each current of a latch; None: as it is.
+        """The card at another temperature (degrees Celsius), supply (V), process corner or size of its
+        transistors, or with another number of them for each current of a latch; None: as it is.
 
         `unit_area` is a factor on the area of `unit` and `switch`, at constant W / L. What a transistor does
-        at a temperature and a size is interpolated from `transistor.json`. Raises ConfigError beyond what was
-        characterised, for a supply <= 0, and for a calibration of other models.
+        at a temperature and a size is interpolated from `transistor.json`. A corner moves all thresholds of a
+        polarity, so gate voltages move by as much and leakage by exp(-dV / (n U_T)); output curves, over
+        V_DS, stay. Raises ConfigError beyond what was characterised, for an unknown corner, a supply <= 0,
+        and for a calibration of other models.
         """
         changes: dict[str, Any] = {}
         if supply is not None:
@@ -155,8 +187,10 @@ class Technology(Strict):
             measured = _transistors(
                 self.folder / self.calibration / "transistor.json", self.name, self.model_hash
             )
-            changes |= measured.at(celsius, unit_area)
-        return self.sized(unit_area).model_copy(update=changes)
+            changes |= measured.at(celsius, unit_area) | {"corner": TYPICAL}
+        found = self.sized(unit_area).model_copy(update=changes)
+        corner = self.corner if corner is None else corner
+        return found if found.corner == corner else found._cornered(corner)
 
     def sized(self, unit_area: float) -> Technology:
         """The card with transistors of another size, and nothing else changed; for what measures them."""
@@ -165,6 +199,27 @@ class Technology(Strict):
         found = self.model_copy(update=changes)
         found._unit_area = unit_area
         return found
+
+    def _cornered(self, corner: str) -> Technology:
+        there, here = self._shift_at(corner), self.corner_shift
+        moved = {p: there.of(p) - here.of(p) for p in _POLARITIES}
+        slope = {p: self.slope_factor.of(p) * self.thermal_voltage for p in _POLARITIES}
+        gate = {p: self.gate_voltage_at_1na.of(p) + moved[p] for p in _POLARITIES}
+        leakage = {p: self.leakage.of(p) * float(np.exp(-moved[p] / slope[p])) for p in _POLARITIES}
+        changes = {"gate_voltage_at_1na": PerPolarity(**gate), "leakage": PerPolarity(**leakage)}
+        return self.model_copy(update={**changes, "corner": corner})
+
+    def with_capacitances(self, factor: float) -> Technology:
+        """The card with `factor` times the capacitance at every node, which bounds its noise."""
+        changes: dict[str, Any] = {
+            name: PerPolarity(**{p: factor * getattr(self, name).of(p) for p in _POLARITIES})
+            for name in ("diode_capacitance", "gate_capacitance", "drain_capacitance")
+        }
+        changes["cells"] = {
+            name: cell | {key: factor * cell[key] for key in ("node_capacitance",) if key in cell}
+            for name, cell in self.cells.items()
+        }
+        return self.model_copy(update=changes)
 
     @property
     def folder(self) -> Path:

@@ -1,4 +1,4 @@
-"""The 9T latch over programmed currents, temperature, supply and size: thresholds, output, delay, leakage."""
+"""The 9T latch over currents, temperature, supply, corner and size: thresholds, output, delay, leakage."""
 
 from __future__ import annotations
 
@@ -15,30 +15,38 @@ from cmru_hw.report.plots import SPICE, engineering, styled
 from cmru_hw.spice.job import Job, Transient
 from cmru_hw.spice.latch_bench import CAPACITANCE, TOLERANCES, LatchBench
 from cmru_hw.spice.rawfile import RawData
-from cmru_hw.technology import Technology
+from cmru_hw.technology import TYPICAL, Technology
 
 THRESHOLDS = np.geomspace(3e-11, 1e-8, 11)  # A
 RATIOS = np.array(
     [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.01, 1.02, 1.03, 1.05]
 )
-CONDITIONS: tuple[dict[str, float], ...] = tuple(
-    {"celsius": 27.0, "supply": 0.8, "unit_area": 1.0} | changed
-    for changed in (
-        {}, *({"celsius": celsius} for celsius in (-20.0, 0.0, 60.0, 85.0)),
-        *({"supply": supply} for supply in (0.6, 0.7, 0.9)),
-        *({"unit_area": unit_area} for unit_area in (0.2, 0.35, 0.6, 2.0, 4.0)),
-    )
-)  # fmt: skip
-"""The nominal one, then others through it along each axis."""
+Condition = dict[str, float | str]
+NOMINAL: Condition = {"celsius": 27.0, "supply": 0.8, "corner": TYPICAL, "unit_area": 1.0}
+AXES: dict[str, tuple[float, ...]] = {
+    "celsius": (-20.0, 0.0, 60.0, 85.0), "supply": (0.6, 0.7, 0.9), "unit_area": (0.2, 0.35, 0.6, 2.0, 4.0),
+}  # fmt: skip
 OVERDRIVES = (1.05, 1.2, 1.5, 2.0)  # candidate over the upper threshold, of the delay
+
+
+def conditions(technology: Technology) -> list[Condition]:
+    """The nominal one, others through it along each axis, and temperatures at every corner of the process."""
+    found = [NOMINAL, *(NOMINAL | {axis: value} for axis, values in AXES.items() for value in values)]
+    for corner in technology.corners:
+        there = NOMINAL | {"corner": corner}
+        found += [there, *(there | {"celsius": celsius} for celsius in AXES["celsius"])]
+    return found
 
 
 def points(technology: Technology) -> list[Point]:
     """Hysteresis of all widths at each threshold and condition; delays at each threshold."""
     found = []
-    for condition in CONDITIONS:
-        changes = {"temperature_celsius": condition["celsius"], "supply": condition["supply"]}
-        card = technology.sized(condition["unit_area"]).model_copy(update=changes)
+    for condition in conditions(technology):
+        changes = {
+            "temperature_celsius": condition["celsius"], "supply": condition["supply"],
+            "corner": condition["corner"],
+        }  # fmt: skip
+        card = technology.sized(float(condition["unit_area"])).model_copy(update=changes)
         for i_threshold in THRESHOLDS:
             row = np.full(len(RATIOS), i_threshold)
             bench = LatchBench(technology=card, i_threshold=row, i_width=RATIOS * row, i_gain=row)
@@ -90,9 +98,9 @@ def _read_delay(bench: LatchBench, stop: float, data: RawData) -> Row:
 
 
 def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
-    """The calibration: tables [thresholds, ratios] by temperature, supply and size."""
+    """The calibration: tables [thresholds, ratios] by temperature, supply, corner and size."""
     tables = []
-    for condition in CONDITIONS:
+    for condition in conditions(technology):
         own = [row for row in rows if condition.items() <= row[AT].items()]
         tables.append(condition | {key: [row[key] for row in own] for key in ("up", "down", "output", "off")})
     delays = [row for row in rows if row[AT]["sweep"] == "delay"]
@@ -113,7 +121,7 @@ def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
 
 def _along(tables: list[dict[str, Any]], axis: str) -> dict[float, dict[str, Any]]:
     """Tables that differ from the nominal one along an axis alone, by their place on it."""
-    others = [name for name in CONDITIONS[0] if name != axis]
+    others = [name for name in NOMINAL if name != axis]
     found = {table[axis]: table for table in tables if all(table[k] == tables[0][k] for k in others)}
     return dict(sorted(found.items()))
 

@@ -82,6 +82,7 @@ def map_network(
         software["readout.bias"] = software["readout.bias"] / logit_factor
     design = Design(facts, stages, software)
     report = builder.report
+    report.choices = choices.model_dump()
     for layer, rest in enumerate(_rest_points(scaled, config, choices)):
         _note_rest(report, f"layers.{layer}.unit", rest, choices.unit_current, technology.rest_margin)
     report.transistors, report.area_m2 = design.transistors, design.area

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cmru_hw.config import write_atomically
 
@@ -34,6 +35,7 @@ class RestPoint:
 class MappingReport:
     """What mapping found out; `save` writes it as `mapping.json`."""
 
+    choices: dict[str, Any] = field(default_factory=dict)  # as the `mapping` section of a configuration
     transistors: int = 0
     transistors_by_stage: dict[str, int] = field(default_factory=dict)
     area_m2: float = 0.0

@@ -49,15 +49,22 @@ class DeviceArray:
         threshold = 1e-3 * technology.a_vt_mv_um.of(self.polarity)
         return threshold * each, slope * 1e-2 * technology.a_beta_percent_um.of(self.polarity) * each
 
+    def spread(self, technology: Technology, relative: float) -> Array:
+        """Sigma of thresholds (V) that makes currents off by `relative`, whatever the size."""
+        slope = technology.slope_factor.of(self.polarity) * technology.thermal_voltage
+        return np.where(self.units > 0, slope * relative, 0.0)
+
 
 def draw_shifts(
     devices: Mapping[str, DeviceArray],
     technology: Technology,
     generators: Sequence[np.random.Generator],
     scale: float = 1.0,
+    relative: float | None = None,
 ) -> dict[str, Array]:
     """Shifts (V) of chips, one a generator, by part, [chips, ...]; sigmas times `scale`.
 
+    With `relative` currents are off by factors exp(relative z), z normal, instead of by Pelgrom's sigmas.
     A generator in the same state gives the same transistors at every temperature.
     """
     count = 2 * sum(array.units.size for array in devices.values())
@@ -67,6 +74,8 @@ def draw_shifts(
         last = first + 2 * array.units.size
         own = deviates[:, first:last].reshape(len(generators), 2, *array.units.shape)
         threshold, factor = array.sigmas(technology)
+        if relative is not None:
+            threshold, factor = array.spread(technology, relative), np.zeros(array.units.shape)
         shifts[name], first = threshold * own[:, 0] - factor * own[:, 1], last
     return shifts
 

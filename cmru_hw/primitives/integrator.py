@@ -47,7 +47,7 @@ from cmru_hw.primitives.signal import (
     source_net,
     transistor,
 )
-from cmru_hw.technology import Geometry, Polarity, Technology
+from cmru_hw.technology import TYPICAL, Geometry, Polarity, Technology
 
 if TYPE_CHECKING:
     from PySpice.Spice.Netlist import SubCircuit
@@ -220,6 +220,10 @@ class Integrator(Memory):
         return -float(self.rails.max())
 
     @property
+    def extremes(self) -> Array:
+        return np.stack([-self.rails, self.rails])
+
+    @property
     def absent(self) -> float:
         return float("nan")
 
@@ -276,8 +280,10 @@ class Integrator(Memory):
             )
 
     def check_measured(self, technology: Technology) -> None:
-        """Raises MappingError for rails, a supply or a size at which the cell was not measured."""
+        """Raises MappingError for rails, a supply, a corner or a size at which the cell was not measured."""
         geometry = integrator_geometry(technology)
+        if technology.corner != TYPICAL:
+            raise MappingError(f"{self.name}: was not measured at corner {technology.corner}")
         if technology.unit_area != 1:
             raise MappingError(
                 f"{self.name}: integrators were measured with unit transistors of unit_area 1, "
@@ -450,7 +456,7 @@ class Integrator(Memory):
         before, decision = frame.before[self.name], frame.states[self.comparator]
         amplitude = frame.values[self.amplitude_signal] if self.amplitude_signal else None
         kept = self.kept(clock.frame_period, technology)
-        state = self.move(before, decision, currents, amplitude, kept)
+        state = self.held(self.move(before, decision, currents, amplitude, kept), currents)
         frame.states[self.name], frame.values[self.name] = state, self.output(state)
         if frame.metered:
             packet = None if amplitude is None else over_batch(currents["down"]) * amplitude
@@ -463,6 +469,13 @@ class Integrator(Memory):
         celsius, rate = np.array(integrator_geometry(technology).droop).T
         log_rate = np.interp(technology.temperature_celsius, celsius, np.log(rate))
         return float(np.exp(-np.exp(log_rate) * frame_period))
+
+    def faded(self, state: Array, currents: Mapping[str, Array], kept: float) -> Array:
+        """The states (A) of chips, [..., batch, size], of which the share `kept` of h is left."""
+        read = over_batch(currents["read"])
+        return (
+            read * (self.i_middle + kept * ((state + self.i_middle) / read - self.i_middle)) - self.i_middle
+        )
 
     def output(self, state: Array) -> Array:
         """Output current in A of states."""

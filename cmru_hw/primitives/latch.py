@@ -122,22 +122,30 @@ AXES = {"celsius": ("temperature", " C"), "supply": ("supply", " V"), "unit_area
 """What the latch was measured over, with its name and unit."""
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def load_calibration(
-    technology_name: str, path: Path, model_hash: str, celsius: float, supply: float, unit_area: float
-) -> LatchCalibration:
-    """The latch calibration shipped with a card, at a temperature (degrees Celsius), supply (V) and size.
+    technology_name: str, path: Path, model_hash: str, celsius: float, supply: float, corner: str,
+    unit_area: float,
+) -> LatchCalibration:  # fmt: skip
+    """The latch calibration shipped with a card, at a temperature (Celsius), supply (V), corner and size.
 
-    The first table is nominal, the others are on the axes through it; what several of them change is added.
-    Raises ConfigError if it was measured on other models, or not up to that temperature, supply or size.
+    The first table is nominal. Others are on the axes of supply and size through it, and over temperature at
+    each corner; what several of them change is added. Raises ConfigError if it was measured on other models,
+    or not at that temperature, supply, corner or size.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         axes = {key: np.array(content[key], dtype=float) for key in ("threshold", "ratio", "gain")}
         tables = content["tables"]
-        found = {key: np.array(tables[0][key], dtype=float) for key in ("up", "down", "output")}
-        for axis, value in (("celsius", celsius), ("supply", supply), ("unit_area", unit_area)):
-            for key, change in _changes(tables, axis, value, path).items():
+        middle = {axis: tables[0][axis] for axis in AXES} | {"corner": corner}
+        centre = next((table for table in tables if middle.items() <= table.items()), None)
+        if centre is None:
+            raise ConfigError(f"{path}: corner: latches were not characterised at {corner}")
+        found = {key: np.array(centre[key], dtype=float) for key in ("up", "down", "output")}
+        for axis, value, through in (
+            ("celsius", celsius, centre), ("supply", supply, tables[0]), ("unit_area", unit_area, tables[0]),
+        ):  # fmt: skip
+            for key, change in _changes(tables, through, axis, value, path).items():
                 found[key] = found[key] + change
         measured_on = content["provenance"]["model_hash"]
         calibrated = LatchCalibration(**axes, **found)
@@ -151,11 +159,12 @@ def load_calibration(
     return calibrated
 
 
-def _changes(tables: list[dict[str, Any]], axis: str, value: float, path: Path) -> dict[str, Array]:
-    """What moving along one axis from the nominal table to `value` adds to each quantity."""
-    nominal = tables[0]
-    others = [name for name in AXES if name != axis]
-    along = [table for table in tables if all(table[name] == nominal[name] for name in others)]
+def _changes(
+    tables: list[dict[str, Any]], centre: dict[str, Any], axis: str, value: float, path: Path
+) -> dict[str, Array]:
+    """What moving along one axis from a table to `value` adds to each quantity."""
+    others = {name: centre[name] for name in (*AXES, "corner") if name != axis}
+    along = [table for table in tables if others.items() <= table.items()]
     along.sort(key=lambda table: float(table[axis]))
     grid = np.array([table[axis] for table in along], dtype=float)
     if not grid[0] - 1e-9 <= value <= grid[-1] + 1e-9:
@@ -164,21 +173,21 @@ def _changes(tables: list[dict[str, Any]], axis: str, value: float, path: Path) 
             f"{path}: {what}: latches were characterised from {grid[0]:g} to {grid[-1]:g}{unit}, "
             f"not at {value:g}{unit}"
         )
-    at, centre = value, nominal[axis]
+    at, middle = value, centre[axis]
     if axis == "unit_area":
-        grid, at, centre = np.log(grid), float(np.log(at)), float(np.log(centre))
+        grid, at, middle = np.log(grid), float(np.log(at)), float(np.log(middle))
     found = {}
     for key in ("up", "down", "output"):
         stack = np.array([table[key] for table in along], dtype=float)
-        found[key] = interpolated(grid, stack, at) - interpolated(grid, stack, centre)
+        found[key] = interpolated(grid, stack, at) - interpolated(grid, stack, middle)
     return found
 
 
 def calibration(technology: Technology) -> LatchCalibration:
-    """The latch calibration of a technology, at its temperature, supply and size."""
+    """The latch calibration of a technology, at its temperature, supply, corner and size."""
     return load_calibration(
         technology.name, technology.folder / technology.calibration / "latch.json", technology.model_hash,
-        technology.temperature_celsius, technology.supply, technology.unit_area,
+        technology.temperature_celsius, technology.supply, technology.corner, technology.unit_area,
     )  # fmt: skip
 
 
@@ -207,6 +216,10 @@ class Latch(Memory, Decider):
     @property
     def lowest(self) -> float:
         return 0.0 if self.holds == "bit" else -1.0
+
+    @property
+    def extremes(self) -> Array:
+        return np.stack([np.full(self.size, self.lowest), np.ones(self.size)])
 
     @property
     def counts(self) -> bool:
@@ -355,6 +368,7 @@ class Latch(Memory, Decider):
         """The states at the frame's end, when it has settled."""
         candidate = frame.values[self.candidate]
         state = self.step(frame.before[self.name], self.decide(candidate, currents))
+        state = self.held(state, currents)
         bit = (state > 0).astype(np.float64)
         output = self.output(bit, currents)
         frame.states[self.name], frame.values[self.name] = state, output

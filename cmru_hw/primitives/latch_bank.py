@@ -139,6 +139,10 @@ class LatchBank(Memory):
         return 0.0 if self.holds == "bit" else float(-self.levels)
 
     @property
+    def extremes(self) -> Array:
+        return np.stack([np.full(self.size, self.lowest), np.full(self.size, self.states[-1])])
+
+    @property
     def counts(self) -> bool:
         return self.holds == "count"
 
@@ -270,7 +274,7 @@ class LatchBank(Memory):
     def advance(self, frame: Frame, currents: Mapping[str, Array]) -> None:
         """The states after the strobe."""
         before, decision = frame.before[self.name], frame.states[self.comparator]
-        state = self.step(before, decision)
+        state = self.held(self.step(before, decision), currents)
         output = self.output(state, currents)
         period = frame.clocks[self.clock].frame_period
         frame.states[self.name], frame.values[self.name] = state, output

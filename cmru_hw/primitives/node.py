@@ -23,7 +23,7 @@ from numba import njit
 from cmru_hw.primitives.device import Array
 from cmru_hw.technology import Polarity, Technology
 
-FIRST, OCTAVES = -54, 34  # from 5.6e-17 A to 9.5e-7 A
+FIRST, OCTAVES = -64, 44  # from 5.4e-20 A to 9.5e-7 A
 BITS = 6
 STEPS = 1 << BITS
 _SHIFT = 52 - BITS

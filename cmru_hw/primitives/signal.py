@@ -333,6 +333,19 @@ class Memory(Signal):
 
     @property
     @abstractmethod
+    def extremes(self) -> Array:
+        """The lowest and the highest state of each cell, [2, size]."""
+
+    @staticmethod
+    def held(state: Array, currents: Any) -> Array:
+        """States [..., batch, size] but of cells that are stuck, at `currents["stuck"]`; NaN: free."""
+        if currents is None or "stuck" not in currents:
+            return state
+        stuck = over_batch(currents["stuck"])
+        return np.where(np.isnan(stuck), state, stuck)
+
+    @property
+    @abstractmethod
     def counts(self) -> bool:
         """Whether the state adds up what happened, rather than tell what happened last."""
 

@@ -97,22 +97,21 @@ def render(
 ) -> str:
     """The page as text, the same for the same input."""
     sections = sections or Sections()
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    captions = {**CAPTIONS, **sections.captions}
     placed = {name for names in PLACES.values() for name in names}
     drawn = {
-        place: [_figure(name, figures[name], sections) for name in names if name in figures]
+        place: [
+            embedded(name, figures[name], captions.get(name, name.replace("_", " ")))
+            for name in names
+            if name in figures
+        ]
         for place, names in {**PLACES, "others": [name for name in figures if name not in placed]}.items()
     }
     numbers = _Numbers(metrics)
     breakdown = power_table(metrics)
     agreement = agreement_rows(metrics, sections.agreement)
-    return environment.get_template("page.html.j2").render(
+    return filled(
+        "page.html.j2",
         title=str(metrics.get("task", "co-design")).replace("_", " "),
         subtitle=[f"{name} {value}" for name in ("unit", "technology") if (value := metrics.get(name))],
         tiles=tiles(numbers),
@@ -125,12 +124,21 @@ def render(
         figures=drawn,
         sections=sections,
         clip_columns=list(dict.fromkeys(key for row in sections.clips or () for key in row)),
-        provenance=list(_flat(sections.provenance or {})),
+        provenance=list(flat(sections.provenance or {})),
         left_out=left_out(numbers, sections, agreement, breakdown["rows"]),
-        papers=PAPERS,
-        notice=NOTICE,
-        text=_text,
     )
+
+
+def filled(template: str, **values: Any) -> str:
+    """A page from its template, with what all pages show."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(papers=PAPERS, notice=NOTICE, text=_text, **values)
 
 
 class _Numbers:
@@ -261,7 +269,7 @@ def power_table(metrics: Mapping[str, Any]) -> dict[str, Any]:
     by_model = {
         name: entry for name, entry in breakdown.items() if name in MODELS and isinstance(entry, Mapping)
     }
-    columns = [dict(_flat(entry, "/")) for entry in (by_model.values() if by_model else [breakdown])]
+    columns = [dict(flat(entry, "/")) for entry in (by_model.values() if by_model else [breakdown])]
     totals = [sum(column.values()) for column in columns]
     names = sorted({name for column in columns for name in column})
     names.sort(key=lambda name: -max(column.get(name, 0.0) for column in columns))
@@ -318,19 +326,19 @@ def left_out(
     return [name for name, absent in missing.items() if absent]
 
 
-def _figure(name: str, figure: Figure | str, sections: Sections) -> dict[str, str]:
+def embedded(name: str, figure: Figure | str, caption: str) -> dict[str, str]:
+    """A figure as a page holds it. Raises ConfigError for what is no figure."""
     drawing = figure if isinstance(figure, str) else svg(figure)
     if not drawing.lstrip().startswith(("<svg", "<?xml")):
         raise ConfigError(f"figure {name}: must be a Figure or SVG text, got {drawing[:20]!r}")
-    caption = sections.captions.get(name, CAPTIONS.get(name, name.replace("_", " ")))
     encoded = base64.b64encode(drawing.encode()).decode()
     return {"name": name, "uri": f"data:image/svg+xml;base64,{encoded}", "caption": caption}
 
 
-def _flat(content: Mapping[str, Any], joint: str = ", ") -> Iterator[tuple[str, Any]]:
+def flat(content: Mapping[str, Any], joint: str = ", ") -> Iterator[tuple[str, Any]]:
     for key, value in content.items():
         if isinstance(value, Mapping):
-            yield from ((f"{key}{joint}{inner}", leaf) for inner, leaf in _flat(value, joint))
+            yield from ((f"{key}{joint}{inner}", leaf) for inner, leaf in flat(value, joint))
         else:
             yield str(key), value
 

@@ -14,7 +14,7 @@ from cmru_hw.primitives.clock import PHASES, BankClock, clock_net
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.mirror import Input
 from cmru_hw.primitives.noise_source import Noise
-from cmru_hw.primitives.signal import gate, rail, source_net
+from cmru_hw.primitives.signal import devices_of, gate, rail, source_net
 from cmru_hw.technology import Technology
 
 MODELS = "models.lib"
@@ -67,11 +67,13 @@ def assemble(
 
     `currents[stage][i]` is the waveform of input `i` as [points, 2] of (s, A); frames begin at `starts`
     [T + 1] (s), the last being the end; `shifts` the threshold shifts of one chip, as `variation.draw` gives
-    them; `noise`, by stage, a source at every diode of the stage, `I{net}_noise`. Each stage's supply is a
-    source a rail, `V{stage}`, `V{stage}_bias` (reference branches) and, where it has clocked logic,
-    `V{stage}_logic`; an ammeter `V{net}` sits at every measured diode; a clock phase is `V{clock}_{phase}`.
+    them, besides that of the technology's corner; `noise`, by stage, a source at every diode of the stage,
+    `I{net}_noise`. Each stage's supply is a source a rail, `V{stage}`, `V{stage}_bias` (reference branches)
+    and, where it has clocked logic, `V{stage}_logic`; an ammeter `V{net}` sits at every measured diode; a
+    clock phase is `V{clock}_{phase}`.
     """
     volts, signals = staged.technology.supply, staged.signals
+    shifts = _at_corner(staged, shifts)
     circuit = Circuit(title)
     circuit.raw_spice = "".join(f".include {name}\n" for name in (MODELS, *_cell_files(staged)))
     for stage in staged.stages:
@@ -107,6 +109,18 @@ def assemble(
             values=[(float(t), float(v)) for t, v in points],
         )
     return circuit
+
+
+def _at_corner(staged: Staged, shifts: Shifts) -> Shifts:
+    """Shifts of one chip with those of the process corner, of every transistor."""
+    technology = staged.technology
+    corner = technology.corner_shift
+    if not corner.n and not corner.p:
+        return shifts
+    return {
+        name: corner.of(array.polarity) + shifts.get(name, np.zeros(array.units.shape))
+        for name, array in devices_of(staged.stages, technology).items()
+    }
 
 
 def rails(stage: Stage) -> list[str]:

@@ -217,15 +217,16 @@ def _beat(circuit: Circuit, starts: Array) -> None:
 
 def _load(circuit: Circuit, part: Part, given: Mapping[str, Counter[Polarity]]) -> None:
     """The gates of later parts on those of this one."""
-    unit = part.technology.unit
+    unit, corner = part.technology.unit, part.technology.corner_shift
     circuit.V("vdd_load", "vdd_load", circuit.gnd, part.technology.supply)
     for vector in _gates(part, given):
         net = vector[2:-1]
         for polarity, units in given[part.in_design(net)].items():
             rail = "0" if polarity == "n" else "vdd_load"
+            moved = {"dvt": corner.of(polarity)} if corner.of(polarity) else {}
             circuit.X(
                 f"load_{polarity}_{net}", f"{polarity}fet", rail, net, rail, rail,
-                W=f"{unit.w_um:g}u", L=f"{unit.l_um:g}u", M=units,
+                W=f"{unit.w_um:g}u", L=f"{unit.l_um:g}u", M=units, **moved,
             )  # fmt: skip
 
 

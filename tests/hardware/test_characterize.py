@@ -160,7 +160,7 @@ def test_banks_count_and_comparators_trip_in_every_condition() -> None:
 )
 def test_a_latch_elsewhere_is_the_calibrated_one(celsius: float, supply: float, unit_area: float) -> None:
     """40 C and sizes of 0.25 and 3 lie between two tables; the last is on no axis of them."""
-    card = GENERIC.at(celsius, supply, unit_area)
+    card = GENERIC.at(celsius, supply, unit_area=unit_area)
     i_threshold = np.array([1e-10, 5e-10, 3e-9])
     bench = LatchBench(
         technology=card, i_threshold=i_threshold, i_width=0.45 * i_threshold, i_gain=i_threshold

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hardware_networks import random_input, random_network
 
-from cmru_hw.analysis import robustness
 from cmru_hw.analysis.robustness import Lot, chip_accuracies, summarize
+from cmru_hw.analysis.robustness import lot as lots
 from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.errors import ConfigError
 from cmru_hw.farm import Farm
@@ -32,7 +32,7 @@ def test_accuracy_of_a_chip_does_not_depend_on_how_many_run_at_a_time(
 ) -> None:
     found = []
     for some in (1, 4, 20):
-        monkeypatch.setattr(robustness, "ROWS_A_FRAME", some * len(STIMULUS))
+        monkeypatch.setattr(lots, "ROWS_A_FRAME", some * len(STIMULUS))
         found.append(chip_accuracies(lot(4.0), range(10)))
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
@@ -59,7 +59,7 @@ def test_more_mismatch_costs_accuracy() -> None:
 
 
 def test_progress_counts_the_chips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robustness, "CHIPS_A_JOB", 2)
+    monkeypatch.setattr(lots, "CHIPS_A_JOB", 2)
     seen: list[int] = []
     chip_accuracies(lot(1.0), range(5), Farm(1), progress=seen.append)
     assert seen == [0, 2, 4, 5]
