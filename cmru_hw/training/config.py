@@ -44,6 +44,9 @@ class HardwareNoiseConfig(Strict):
     chips: PositiveInt = 8
     """Chips drawn a step; the batch is shared out evenly over them."""
 
+    branch_noise: bool = False
+    """Noise of the branches that make candidates and logits."""
+
     temperature_celsius: tuple[float, float] | None = Field(default=None, strict=False)
     """Lowest and highest temperature, one drawn a step, in degrees Celsius."""
 

@@ -1,7 +1,7 @@
 """A network on mismatched chips: its forward pass as the circuit's rows of currents, in torch.
 
 Values are currents over the unit current. The batch is shared out evenly over the chips. What is left out is
-what a perfect circuit would not do either: systematic errors, dynamics, noise. Thresholds decide through the
+is the same on every chip, systematic errors, and dynamics. Thresholds decide through the
 surrogate derivative of `nn.surrogate`, so gradients reach every parameter and the sizes.
 """
 
@@ -21,14 +21,17 @@ from cmru_hw.nn.saturating_scan import clipped_scan
 from cmru_hw.nn.scan import linear_scan
 from cmru_hw.nn.surrogate import step
 from cmru_hw.nn.units import AlphaCMRUCell, BMRUCell, CMRUCell, SignedCell
-from cmru_hw.primitives.comparator import comparator_geometry
+from cmru_hw.primitives.comparator import HALVES, comparator_geometry
 from cmru_hw.primitives.integrator import HIGH, LOW, MIDDLE, integrator_geometry
 from cmru_hw.primitives.latch import calibration
+from cmru_hw.primitives.noise_source import CHARGE
 from cmru_hw.technology import Technology
 from cmru_hw.training.chips import Chips, Mismatch, Process, Sizes
 from cmru_hw.training.circuit import Planned, circuit_of
 
 Parameters = Mapping[str, Tensor]
+NOISY = ("candidate", "candidate_pos", "pos")
+"""Where noise is read, as in the behavioural model: rows by the first of their sum, without the layer."""
 MIDDLE_OVER_RAILS = 2 * MIDDLE / (HIGH - LOW)
 
 
@@ -43,6 +46,7 @@ class Hardware:
         self.mismatch = Mismatch(self.circuit, shapes, technology, like)
         self.sizes = Sizes.planned(self.circuit, planned, like)
         config = network.config
+        self._gates = 1 if config.unit == "fq_bmru" else len(HALVES)
         self._last = (
             "candidate"
             if config.unit == "fq_bmru"
@@ -77,10 +81,11 @@ class Hardware:
         )
 
     def run(
-        self, x: Tensor, lengths: Tensor | None, parameters: Parameters, chips: Chips
+        self, x: Tensor, lengths: Tensor | None, parameters: Parameters, chips: Chips, noise: bool = False
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Scores [B, C], and by layer the distances of the candidates from their nearest threshold (model
         units) and the states, [B, T, N]; x [B, T, I], B a multiple of the chips, which take equal shares.
+        With `noise`, that of the branches that meet in the nodes of candidates and outputs.
         """
         count, (batch, frames, size) = len(chips.native["input_pos"]), x.shape
         if batch % count:
@@ -100,6 +105,8 @@ class Hardware:
                 joined = torch.cat(taken, dim=2) if len(taken) > 1 else taken[0]
                 bias = chips.bias[name][:, None]
                 total = torch.baddbmm(bias, joined, chips.gains[name].transpose(1, 2))
+                if noise and name.partition("_")[2] in NOISY:
+                    total = total + self._branch_noise(name, total, joined, chips)
             rows = total.relu().chunk(len(sums.rows), dim=2)
             values |= dict(zip(sums.rows, rows, strict=True))
             layer = self._complete(name)
@@ -110,6 +117,25 @@ class Hardware:
                 states.append(state)
         logits = (values["readout_pos"] - values["readout_neg"]).view(batch, frames, -1)
         return pool_scores(logits, lengths, self.network.config.pool), margins, states
+
+    def _branch_noise(self, name: str, total: Tensor, joined: Tensor, chips: Chips) -> Tensor:
+        """White noise of all branches of a row's nodes, 2 q I each, in the nodes' bandwidth g / (4 C)."""
+        card, sums, gains = self.technology, self.circuit.sums[name], chips.gains[name].detach().abs()
+        row = self.circuit.rows[name]
+        with torch.no_grad():
+            current = total.relu()
+            bias = chips.bias[name].abs()[:, None]
+            flows = torch.baddbmm(bias, joined, gains.transpose(1, 2)) + current
+            weight = self.circuit.rows[sums.sources[0]].weight
+            drains = gains.sum(dim=2) * weight + (bias[:, 0] > 0) * self.sizes.bias
+            drains = drains * card.drain_capacitance.n
+            own = row.diode * card.diode_capacitance.of(row.polarity)
+            if not name.startswith("readout"):
+                own += self._gates * card.latch_units * card.gate_capacitance.of(row.polarity)
+            slope = card.slope_factor.of(row.polarity) * card.thermal_voltage
+            factor = (card.noise_factor.n + card.noise_factor.p) / 2 * 2 * CHARGE / (4 * slope)
+            variance = factor * flows * current / (own + drains[:, None])
+            return variance.sqrt() * torch.randn(variance.shape).to(variance)
 
     def _complete(self, name: str) -> int | None:
         """The layer whose cells have all they take once the sum `name` is there."""

@@ -160,7 +160,7 @@ class TrainingLoop:
             celsius = low + (high - low) * float(torch.rand(()))
         deviates = noise.strength(self.step) * hardware.deviates(noise.chips)
         chips = hardware.draw(parameters, deviates, celsius=celsius)
-        scores, margins, _ = hardware.run(x, lengths, parameters, chips)
+        scores, margins, _ = hardware.run(x, lengths, parameters, chips, noise.branch_noise)
         config = self.config.margin
         if config is None:
             return scores, scores.new_zeros(())

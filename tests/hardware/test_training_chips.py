@@ -315,6 +315,24 @@ def test_a_network_without_a_circuit_is_refused(options, said):
         Hardware(network, Planned(), CARD)
 
 
+def test_noise_of_branches_is_that_of_the_behavioural_model():
+    """Of the first layer's candidates, the rms within a tenth."""
+    network, design, hardware = built("fq_bmru")
+    x = random_input(5, 40, 20)
+    stimulus = make_stimulus(x, 3, PERIOD)
+    quiet, noisy = (BehavioralModel(design, seed=1, intrinsic=one).run(stimulus) for one in (False, True))
+    theirs = (noisy.candidates[0] - quiet.candidates[0]) / design.facts.unit_current
+    chips = drawn(network, hardware, torch.zeros(1, hardware.mismatch.count))
+    parameters = dict(network.named_parameters())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        silent, loud = (
+            hardware.run(torch.tensor(x), None, parameters, chips, noise)[1][0].numpy()
+            for noise in (False, True)
+        )
+    assert np.sqrt(np.mean((loud - silent) ** 2) / np.mean(theirs**2)) == pytest.approx(1.0, abs=0.1)
+
+
 def test_sequences_are_shared_out_evenly():
     network, _, hardware = built("fq_bmru")
     chips = drawn(network, hardware, hardware.deviates(4))

@@ -21,7 +21,7 @@ from cmru_hw.training.config import HardwareNoiseConfig
 from cmru_hw.training.hardware import Hardware
 
 CARD = load_technology("generic180")
-NOISE = {"scale": 2.0, "anneal": 10, "chips": 4, "temperature_celsius": [0.0, 60.0]}
+NOISE = {"scale": 2.0, "anneal": 10, "chips": 4, "branch_noise": True, "temperature_celsius": [0.0, 60.0]}
 EVERYTHING: dict[str, Any] = {
     "steps": 24, "batch_size": 16, "learning_rate": 1e-2, "epsilon_hold": 4, "epsilon_anneal": 8,
     "hardware_noise": NOISE, "candidate_noise": 0.05, "margin": {"distance": 0.1, "weight": 0.5},
@@ -97,9 +97,13 @@ def test_the_errors_grow_and_only_then_is_a_network_kept(task: Task) -> None:
     assert {row["step"] for row in result.history} == {5, 10, 15, 20, 24}
 
 
-@pytest.mark.parametrize("change", ["scale", "chips", "temperature_celsius", "anneal", "planned"])
+@pytest.mark.parametrize(
+    "change", ["scale", "chips", "branch_noise", "temperature_celsius", "anneal", "planned"]
+)
 def test_every_choice_tells(task: Task, change: str) -> None:
-    changes: dict[str, Any] = {"scale": 1.0, "chips": 8, "temperature_celsius": [0.0, 50.0], "anneal": 5}
+    changes: dict[str, Any] = {
+        "scale": 1.0, "chips": 8, "branch_noise": False, "temperature_celsius": [0.0, 50.0], "anneal": 5,
+    }  # fmt: skip
     first = network()
     run(first, task, config())
     other, planned = network(), Planned(unit_current=5e-10, copy_units=4 if change == "planned" else 8)
