@@ -120,7 +120,9 @@ def read_plan(path: Path) -> Plan:
 
 def planned(mapping: MappingConfig) -> Planned:
     """What chips in training are like. Raises ConfigError for a circuit that training has no model of."""
-    for key, default in (("boundary", "full"), ("latch", None), ("accumulator", None), ("levels", None)):
+    for key, default in (
+        ("boundary", "full"), ("latch", None), ("accumulator", None), ("levels", None), ("bias_rows", {}),
+    ):  # fmt: skip
         if getattr(mapping, key) != default:
             found = getattr(mapping, key)
             raise ConfigError(f"mapping.{key}: training.hardware_noise has no model of {found}; leave it out")
@@ -143,9 +145,11 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
         if quantization and isinstance(trained, Network) and has_free_factors(trained.config):
             equalize(trained, weight_units(plan.network, plan.config.mapping), quantization.max_ratio)
 
+    mapping = plan.config.mapping
     result = train(
         network, plan.task, training, run, progress=progress, prepare=prepare,
-        planned=planned(plan.config.mapping), technology=plan.technology,
+        planned=planned(mapping) if training.hardware_noise else None,
+        technology=plan.technology.at(unit_area=mapping.unit_area, latch_units=mapping.latch_units),
     )  # fmt: skip
     return network.eval(), result.metrics
 
