@@ -2,13 +2,14 @@
 
     loss = cross entropy of chips + margin penalty + lambda_area area / A_0 + lambda_power power / P_0
 
-A_0 and P_0 are those of the circuit to start from. First everything moves, rounding being a random error of up
-to half a unit; then sizes are rounded and weights go on, in whole units, with the same loss.
+A_0 and P_0 are those of the circuit to start from. First everything moves, rounding being a random error of
+up to half a unit; then sizes are rounded and weights go on, in whole units, with the same loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +61,7 @@ def train_with_sizes(
     loss that is not finite.
     """
     run = _Run(network, sizes, reference, train, descent)
-    with torch.random.fork_rng(devices=[]):
+    with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(descent.seed)
         groups = [{"params": list(sizes.parameters()), "lr": descent.size_learning_rate, "weight_decay": 0.0}]
         run.descend(descent.steps, groups, moving=True, progress=progress)
@@ -71,6 +72,17 @@ def train_with_sizes(
         with torch.no_grad():
             network.get_parameter(name).copy_(cell.holdable(network.get_parameter(name)))
     network.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Tensors this small are slower on several threads, and their sums then depend on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Run:
