@@ -1,8 +1,8 @@
 """A network on mismatched chips: its forward pass as the circuit's rows of currents, in torch.
 
-Values are currents over the unit current. The batch is shared out evenly over the chips. What is left out is
-is the same on every chip, systematic errors, and dynamics. Thresholds decide through the
-surrogate derivative of `nn.surrogate`, so gradients reach every parameter and the sizes.
+Values are currents over the unit current. The batch is shared out evenly over the chips. Left out are
+systematic errors, which are the same on every chip, and dynamics. Thresholds decide through the surrogate
+derivative of `nn.surrogate`, so gradients reach every parameter and the sizes.
 """
 
 from __future__ import annotations

@@ -13,6 +13,11 @@ from cmru_hw.report import plots
 
 RNG = np.random.default_rng(1)
 CHIPS = 0.9 + 0.01 * RNG.integers(-4, 5, 200)
+AWARE = (
+    [0.0, 1.0, 2.0],
+    {"plain": [[1.0, 0.9, 0.5], [1.0, 0.7, 0.3]], "aware": [[1.0, 1.0, 0.9], [1.0, 1.0, 1.0]]},
+    {"plain": [[0.95, 0.92, 0.9], [0.95, 0.9, 0.8]], "aware": [[0.97, 0.96, 0.95], [0.98, 0.97, 0.96]]},
+)
 HISTORY = [
     {"step": s, "loss": 1 / (s + 1), "batch_accuracy": 0.5, "epsilon": 0.0, "validation_accuracy": v}
     for s, v in ((0, None), (100, 0.4), (200, 0.6))
@@ -38,6 +43,7 @@ DRAWINGS = {
     "confusion": lambda: plots.confusion([[5, 1], [0, 4]], ["<no>", "yes"]),
     "power_breakdown": lambda: plots.power_breakdown({"a/x": 1e-9}, {"a/x": 1.1e-9, "b": 2e-9}),
     "accuracy_over_chips": lambda: plots.accuracy_over_chips(CHIPS, 0.93, 0.9),
+    "aware_training": lambda: plots.aware_training(*AWARE, 0.9),
     "training_curve": lambda: plots.training_curve(HISTORY),
 }
 
@@ -112,6 +118,15 @@ def test_histogram_counts_every_chip_once_on_the_right_side(target):
 def test_one_accuracy_for_all_chips():
     axes = plots.accuracy_over_chips([0.95] * 7, 0.95, 0.9).axes[0]
     assert max(bar.get_height() for bar in axes.containers[1]) == 7
+
+
+def test_aware_training_draws_every_seed_and_their_mean():
+    above, below = plots.aware_training(*AWARE, 0.9).axes
+    assert [np.asarray(line.get_ydata()).tolist() for line in above.lines[:3]] == [
+        [100, 90, 50], [100, 70, 30], [100, 80, 40],
+    ]  # fmt: skip
+    assert len(above.lines) == 6
+    assert len(below.lines) == 7, "and the target"
 
 
 def test_training_curve_leaves_gaps_out():
