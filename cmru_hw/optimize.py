@@ -1,9 +1,9 @@
 """Sizes, current and weights optimised together: the front of yield, power and area, and its verification.
 
 For each pair of costs the network that the configuration names is trained with its sizes
-(`training.cotraining`), rounded, mapped, and measured on mismatched chips of the behavioural model. Designs of
-one size everywhere, their weights trained on in the same way at fixed sizes, are what it is compared with. One
-point goes through ngspice.
+(`training.cotraining`), rounded, mapped, and measured on mismatched chips of the behavioural model. Designs
+of one size everywhere, their weights trained on in the same way at fixed sizes, are what it is compared with.
+One point goes through ngspice.
 """
 
 from __future__ import annotations

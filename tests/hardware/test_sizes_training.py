@@ -1,4 +1,4 @@
-"""Area and power as functions of weights and sizes, against the design's own; what sizes are tied and bounded."""
+"""Area and power as functions of weights and sizes, against the design's own; sizes tied and bounded."""
 
 from __future__ import annotations
 
