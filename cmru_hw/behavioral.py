@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from cmru_hw.design import Decisions, Design, Pooled, Stage, block_of
+from cmru_hw.design import Decisions, Design, Pooled, Stage
 from cmru_hw.primitives.branch_noise import Spectrum
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.integrator import Integrator
 from cmru_hw.primitives.noise_source import Noise
-from cmru_hw.primitives.signal import Decider, Frame, Memory, node_capacitances, over_batch
+from cmru_hw.primitives.signal import Decider, Frame, Memory, block_of, node_capacitances, over_batch
 from cmru_hw.result import Result
 from cmru_hw.stimulus import Stimulus
 from cmru_hw.technology import Polarity

@@ -209,6 +209,51 @@ def aware(
     typer.echo(f"figure: {output / 'aware.svg'}")
 
 
+@app.command()
+def optimize(
+    config: Annotated[Path, typer.Argument(help="Co-design file (YAML) with a section `optimize`.")],
+    output: Out,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    as_json: Json = False,
+) -> None:
+    """Sizes, current and weights together: the front of yield, power and area. Resumes.
+
+    Example: cmru-hw optimize models/speaker_vowels_fq_bmru/optimize.yaml -o out/optimize
+    """
+    from cmru_hw.codesign import read_plan
+    from cmru_hw.optimize import optimize as run
+
+    _check_folder(output)
+    found = run(read_plan(config), output, _farm(workers, scheduler))
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(
+        "design", "yield", "95 % CI", "accuracy", "nW", "um^2", "nW um^2",
+        title=f"chips of {found['accuracy_target']:.0%} accuracy, {found['chips']} each",
+    )  # fmt: skip
+    for point in (*found["optimised"], *found["uniform"]):
+        low, high = point["yield_ci95"]
+        watts, area = 1e9 * point["power_w"], 1e12 * point["area_m2"]
+        table.add_row(
+            point["folder"], f"{point['yield']:.3f}", f"{low:.3f}..{high:.3f}", f"{point['accuracy']:.4f}",
+            f"{watts:.1f}", f"{area:.0f}", f"{watts * area:.3g}",
+        )  # fmt: skip
+    Console().print(table)
+    for one in found["equal_yield"]:
+        typer.echo(
+            f"{one['point']}: {100 * one['saved']:.0f} % less power x area than {one['uniform']} "
+            f"(yields {one['yield']:.3f} and {one['uniform_yield']:.3f})"
+        )
+    spice = found["spice"]
+    typer.echo(
+        f"ngspice, {spice['point']}: {spice['decisions']} of {spice['inputs']} decisions as the behavioural "
+        f"model, {_nanowatts(spice['power_w'])}"
+    )
+    typer.echo(f"figure: {output / 'optimize.svg'}")
+
+
 @app.command("map")
 def map_(
     run: Annotated[Path, typer.Argument(help="Folder with network.yaml and weights.safetensors.")],

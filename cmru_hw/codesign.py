@@ -7,11 +7,11 @@ import json
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cmru_hw import __version__
 from cmru_hw.analysis.agreement import agreement, run_trained, select
@@ -54,6 +54,48 @@ class RobustnessConfig(Strict):
     yield_target: Annotated[float, Field(ge=0, le=1)] = 0.9
 
 
+Span = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)]
+Lambdas = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
+class UniformConfig(Strict):
+    """What optimised sizes are compared with: one number of units everywhere, every combination of these."""
+
+    units: Annotated[list[Annotated[int, Field(ge=1, le=256)]], Field(min_length=1)]
+    unit_area: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    unit_current: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]  # A
+    costs: Annotated[list[Lambdas], Field(min_length=1)]  # of the weights' training
+
+
+class OptimizeConfig(Strict):
+    """Co-optimisation of sizes and weights; a point of the front for each of the costs."""
+
+    costs: Annotated[list[Lambdas], Field(min_length=1)]  # lambda_area and lambda_power
+    uniform: UniformConfig
+    steps: Annotated[int, Field(ge=1)] = 600  # in which sizes and weights move
+    finish_steps: Annotated[int, Field(ge=1)] = 600  # in which weights go on in whole units
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # of the weights
+    size_learning_rate: Annotated[float, Field(gt=0)] = 2e-2  # of the logarithms of sizes
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    chips: Annotated[int, Field(ge=1)] = 16  # in a batch
+    units: Span = Field(default=[1.0, 64.0])  # smallest and largest
+    unit_area: Span = Field(default=[0.2, 4.0])
+    unit_current: Span = Field(default=[2e-10, 1e-9])  # A
+    max_ratio: Annotated[float, Field(gt=0)] = 4.0  # largest weight
+    least_yield: Annotated[float, Field(ge=0, le=1)] = 0.99  # of the point that goes through ngspice
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _spans(self) -> Self:
+        for name in ("units", "unit_area", "unit_current"):
+            low, high = getattr(self, name)
+            if not low <= high:
+                raise ValueError(f"{name} must be the smallest and the largest, got {low:g} and {high:g}")
+        if self.batch_size % self.chips:
+            raise ValueError(f"batch_size must be a multiple of chips ({self.chips}), got {self.batch_size}")
+        return self
+
+
 class CodesignConfig(Strict):
     """A co-design file. With `trained`, a folder beside the file, its weights are used, not trained."""
 
@@ -65,6 +107,7 @@ class CodesignConfig(Strict):
     mapping: MappingConfig = MappingConfig()
     simulation: SimulationConfig = SimulationConfig()
     robustness: RobustnessConfig = RobustnessConfig()
+    optimize: OptimizeConfig | None = None
 
     @field_validator("task", mode="before")
     @classmethod
@@ -120,7 +163,9 @@ def read_plan(path: Path) -> Plan:
 
 def planned(mapping: MappingConfig) -> Planned:
     """What chips in training are like. Raises ConfigError for a circuit that training has no model of."""
-    for key, default in (("boundary", "full"), ("latch", None), ("accumulator", None), ("levels", None)):
+    for key, default in (
+        ("boundary", "full"), ("latch", None), ("accumulator", None), ("levels", None), ("bias_rows", {}),
+    ):  # fmt: skip
         if getattr(mapping, key) != default:
             found = getattr(mapping, key)
             raise ConfigError(f"mapping.{key}: training.hardware_noise has no model of {found}; leave it out")
@@ -143,9 +188,11 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
         if quantization and isinstance(trained, Network) and has_free_factors(trained.config):
             equalize(trained, weight_units(plan.network, plan.config.mapping), quantization.max_ratio)
 
+    mapping = plan.config.mapping
     result = train(
         network, plan.task, training, run, progress=progress, prepare=prepare,
-        planned=planned(plan.config.mapping), technology=plan.technology,
+        planned=planned(mapping) if training.hardware_noise else None,
+        technology=plan.technology.at(unit_area=mapping.unit_area, latch_units=mapping.latch_units),
     )  # fmt: skip
     return network.eval(), result.metrics
 

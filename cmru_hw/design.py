@@ -394,11 +394,6 @@ def _array(
     return array
 
 
-def block_of(stage: str) -> str:
-    """Part of the network a stage belongs to: input, projection, layer0, ..., readout."""
-    return stage.partition("_")[0]
-
-
 class Pooled:
     """Frame logits pooled as they come: [..., B, C] a frame; ties go to the lowest class."""
 

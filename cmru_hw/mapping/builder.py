@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from cmru_hw.design import Stage, block_of
+from cmru_hw.design import Stage
 from cmru_hw.errors import MappingError
 from cmru_hw.mapping.config import MappingConfig
 from cmru_hw.mapping.report import Clip, MappingReport
 from cmru_hw.primitives.clock import BankClock
 from cmru_hw.primitives.device import Array, Units
 from cmru_hw.primitives.mirror import Input, Mirror, Term
+from cmru_hw.primitives.signal import block_of
 from cmru_hw.scaling import Weights, unit_counts
 from cmru_hw.technology import Polarity, Technology
 

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cmru_hw.config import Strict
-from cmru_hw.design import Boundary, block_of
+from cmru_hw.design import Boundary
+from cmru_hw.primitives.signal import chosen_units
 
 Units = Annotated[int, Field(ge=1, le=256)]
 
@@ -40,8 +41,8 @@ class MappingConfig(Strict):
 
     def row_units(self, row: str, default: int) -> int:
         """Unit transistors in the diodes of a row: its own, else its block's, else the default."""
-        return self.rows.get(row, self.rows.get(block_of(row), default))
+        return chosen_units(self.rows, row, default)
 
     def row_bias_units(self, row: str) -> int:
         """Unit transistors in each bias of a row, and in its reference."""
-        return self.bias_rows.get(row, self.bias_rows.get(block_of(row), self.bias_units))
+        return chosen_units(self.bias_rows, row, self.bias_units)

@@ -233,6 +233,16 @@ class Signal(ABC):
         """The stage as a SPICE cell."""
 
 
+def block_of(stage: str) -> str:
+    """Part of the network a stage belongs to: input, projection, layer0, ..., readout."""
+    return stage.partition("_")[0]
+
+
+def chosen_units(rows: Mapping[str, int], row: str, default: int) -> int:
+    """Unit transistors of a row: its own in `rows`, else its block's, else the default."""
+    return rows.get(row, rows.get(block_of(row), default))
+
+
 def devices_of(stages: Iterable[Signal], technology: Technology) -> dict[str, DeviceArray]:
     """Every transistor of some stages, as `{stage}.{part}`."""
     return {

@@ -350,6 +350,47 @@ def aware_training(
 
 
 @styled
+def sizing_front(
+    optimised: Sequence[Mapping[str, Any]], uniform: Sequence[Mapping[str, Any]], least_yield: float
+) -> Figure:
+    """Yield over power times area, and power over area: optimised designs and those of one size everywhere.
+
+    Each has `yield`, `yield_ci95`, `power_w` and `area_m2`. Below, designs that yield less are hollow.
+    """
+    figure = Figure(figsize=(WIDTH, 6.0), layout="constrained")
+    above, below = figure.subplots(2, 1)
+    for points, color, marker, label in (
+        (uniform, ASKED, "s", "one size everywhere"),
+        (optimised, SPICE, "o", "optimised"),
+    ):
+        shares = _array("yield", [point["yield"] for point in points], None)
+        low, high = _array("yield_ci95", [point["yield_ci95"] for point in points], len(shares), 2).T
+        watts = _array("power_w", [point["power_w"] for point in points], len(shares)) * 1e9
+        areas = _array("area_m2", [point["area_m2"] for point in points], len(shares)) * 1e12
+        bars = 100 * np.stack([shares - low, high - shares]).clip(min=0)
+        above.errorbar(
+            watts * areas,
+            100 * shares,
+            bars,
+            fmt=marker,
+            color=color,
+            markersize=4,
+            linewidth=0.8,
+            label=label,
+        )
+        enough = shares >= least_yield
+        below.scatter(areas, watts, s=18, marker=marker, edgecolors=color, facecolors="none", linewidths=0.8)
+        below.scatter(areas[enough], watts[enough], s=18, marker=marker, color=color)
+    above.axhline(100 * least_yield, color=INK, linestyle="--", linewidth=0.8)
+    above.set(xscale="log", xlabel="power times area (nW um²)", ylabel="chips that reach the accuracy (%)")
+    below.set(xscale="log", yscale="log", xlabel="area (um²)", ylabel="power (nW)")
+    for axes in (above, below):
+        axes.grid(color=FAINT)
+    above.legend(loc="lower right")
+    return figure
+
+
+@styled
 def training_curve(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Losses and accuracies over "step": one row a record, as `history.csv` has them.
 

@@ -9,12 +9,12 @@ import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
 from cmru_hw.config import packaged
-from cmru_hw.design import Design, Stage, block_of
+from cmru_hw.design import Design, Stage
 from cmru_hw.primitives.clock import PHASES, BankClock, clock_net
 from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.mirror import Input
 from cmru_hw.primitives.noise_source import Noise
-from cmru_hw.primitives.signal import devices_of, gate, rail, source_net
+from cmru_hw.primitives.signal import block_of, devices_of, gate, rail, source_net
 from cmru_hw.technology import Technology
 
 MODELS = "models.lib"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +34,8 @@ Columns = NDArray[np.int64]
 class Sizes:
     """What sigmas follow from, as tensors that gradients may reach.
 
-    `area` is W L of the unit transistor over the card's; `diode` [rows] unit transistors in the diodes of
+    `area` is W L of the unit transistor over the technology's and `latch` the units of a latch's or
+    comparator's currents over its number; `diode` [rows] unit transistors in the diodes of
     each row of the circuit, `weight` [rows] those on their gates that make a weight of 1, `bias` those of a
     bias and of its reference.
     """
@@ -43,6 +44,7 @@ class Sizes:
     diode: Tensor
     weight: Tensor
     bias: Tensor
+    latch: Tensor
 
     @classmethod
     def planned(cls, circuit: Circuit, planned: Planned, like: Tensor) -> Sizes:
@@ -53,7 +55,12 @@ class Sizes:
             diode=like.new_tensor([float(row.diode) for row in rows]),
             weight=like.new_tensor([float(row.weight) for row in rows]),
             bias=like.new_tensor(float(planned.bias_units)),
+            latch=like.new_tensor(1.0),
         )
+
+    def detached(self) -> Sizes:
+        """The same, which no gradient reaches."""
+        return Sizes(**{each.name: getattr(self, each.name).detach() for each in fields(self)})
 
 
 class Process(NamedTuple):
@@ -114,6 +121,7 @@ class Mismatch:
         for sums in self._with_matrix[:-1]:
             at += math.prod(shapes[f"{sums.tensor}.weight"])
             starts.append(at)
+        self.weights = at + math.prod(shapes[f"{self._with_matrix[-1].tensor}.weight"]) - 1
         first = {sums.rows[0]: start for sums, start in zip(self._with_matrix, starts, strict=True)}
         self._shapes, self._widths, gains, biases = {}, {}, [], []
         for name, sums in circuit.sums.items():
@@ -143,7 +151,9 @@ class Mismatch:
         self._part = joined(
             [
                 {
-                    "area": np.full(part.shape, part.area_um2), "unit": np.full(part.shape, float(part.unit)),
+                    "area": np.full(part.shape, part.area_um2),
+                    "sized": np.full(part.shape, float(part.sized)),
+                    "cell": np.full(part.shape, float(part.cell)),
                     "is_p": np.full(part.shape, part.polarity == "p"),
                 }
                 for part in circuit.parts
@@ -158,11 +168,14 @@ class Mismatch:
         deviates: Tensor,
         sizes: Sizes,
         process: Process,
+        dither: Tensor | None = None,
     ) -> Chips:
         """The chips of `deviates` [chips, count], normal and times what sigmas are to be multiplied with.
 
         `parameters` are the network's, by name. `offsets` are currents that a source carries for a value of
-        0, by the tensor that reads it, in model units: the biases take them off.
+        0, by the tensor that reads it, in model units: the biases take them off. `dither` [weights], within
+        -0.5 and 0.5, stands for the rounding of each weight to whole units, whose size gradients then reach;
+        without it weights are rounded.
         """
         own, referred, diodes, cells = deviates.split(self._sections, dim=1)
         unit_um2 = self._unit_um2 * sizes.area
@@ -177,11 +190,15 @@ class Mismatch:
         # Weights: transistors whose polarity follows the sign.
         gain = self._gain
         values = [parameters[f"{sums.tensor}.weight"].flatten() for sums in self._with_matrix]
-        weight = torch.cat([values[0].new_ones(1), *values])[gain["index"]] * gain["sign"]
-        weight = torch.where(gain["split"], weight.relu(), weight)
         a_weight = sizes.weight[gain["row"]]  # 1:1 sums take as many units as the diode has
         a_weight = torch.where(gain["mirror"], sizes.diode[gain["row"]], a_weight)
-        weight = weight + (torch.round(weight * a_weight) / a_weight - weight).detach()
+        weight = torch.cat([values[0].new_ones(1), *values])[gain["index"]]
+        if dither is not None:
+            weight = weight + torch.cat([dither.new_zeros(1), dither])[gain["index"]] / a_weight
+        weight = weight * gain["sign"]
+        weight = torch.where(gain["split"], weight.relu(), weight)
+        if dither is None:
+            weight = weight + (torch.round(weight * a_weight) / a_weight - weight).detach()
         is_p = (weight > 0) != gain["row_is_p"]
         sigma = (unit_um2 * (weight.abs() * a_weight).clamp(min=1)).rsqrt() * _relative(is_p, process)
         source = gain["source"] + torch.where(is_p == gain["source_is_p"], 0, self._size)
@@ -200,7 +217,8 @@ class Mismatch:
         sigma = (unit_um2 * sizes.bias / 2).rsqrt() * _relative((current > 0) != bias["row_is_p"], process)
         currents = (current * (referred * sigma).exp()).split(list(self._widths.values()), dim=1)
 
-        area = self._part["area"] * (1 + self._part["unit"] * (sizes.area - 1))
+        area = self._part["area"] * (1 + self._part["sized"] * (sizes.area - 1))
+        area = area * (1 + self._part["cell"] * (sizes.latch - 1))
         strengths = cells * area.rsqrt() * _relative(self._part["is_p"], process)
         parts = strengths.split([math.prod(part.shape) for part in self.circuit.parts], dim=1)
         return Chips(

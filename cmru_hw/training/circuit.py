@@ -6,6 +6,7 @@ what robustness measures. Names are those of the design; nothing here depends on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cmru_hw.errors import ConfigError, MappingError
@@ -14,6 +15,7 @@ from cmru_hw.primitives.clock import BankClock
 from cmru_hw.primitives.comparator import HALVES, comparator_geometry
 from cmru_hw.primitives.integrator import HIGH, LOW, MIDDLE, integrator_geometry, output_units
 from cmru_hw.primitives.latch_bank import BANK_UNITS
+from cmru_hw.primitives.signal import chosen_units
 from cmru_hw.technology import Geometry, Polarity, Technology
 
 HALF_WAVE_UNITS = 2
@@ -26,6 +28,7 @@ class Planned:
     units: int = 16
     copy_units: int = 8
     bias_units: int = 4
+    rows: Mapping[str, int] = field(default_factory=dict)
     unit_current: float = 1e-9
     quiescent_current: float = 3e-11
     frame_period: float = 1e-2
@@ -40,6 +43,7 @@ class Row:
     size: int
     diode: int
     weight: int
+    free: bool = False  # whether its diodes' number is the mapping's choice, row by row
 
     @property
     def other(self) -> Polarity:
@@ -64,14 +68,16 @@ class Sums:
 class Part:
     """Transistors of the cells of a layer, `{stage}.{part}`; `area_um2` is W L M of one.
 
-    `unit` says whether they are made of the unit transistor, whose area may be planned otherwise.
+    `sized` says whether they follow the area of the unit transistor, `cell` whether they are units of a
+    latch's or comparator's currents, whose number may be planned otherwise too.
     """
 
     name: str
     shape: tuple[int, ...]
     polarity: Polarity
     area_um2: float
-    unit: bool
+    sized: bool
+    cell: bool
 
 
 @dataclass
@@ -111,22 +117,22 @@ class _Builder:
     def build(self) -> Circuit:
         config, units, copy_units = self.config, self.planned.units, self.planned.copy_units
         for name in ("input_pos", "input_neg"):
-            self.row(name, "n", config.input_size, units)
-        self.row("projection_pos", "p", config.model_size, copy_units)
-        self.row("projection_neg", "n", config.model_size, units)
+            self.row(name, "n", config.input_size, units, free=True)
+        self.row("projection_pos", "p", config.model_size, copy_units, free=True)
+        self.row("projection_neg", "n", config.model_size, units, free=True)
         inputs = ("input_pos", "input_neg")
         self.sums(("projection_pos", "projection_neg"), inputs, ((1, -1), (-1, 1)), "projection")
         stream, subtract = {"projection_pos": 1}, True
         for layer in range(config.num_layers):
             source = self.layer(layer, stream, subtract)
             y = f"layer{layer}_y"
-            self.row(y, "p", config.model_size, copy_units)
+            self.row(y, "p", config.model_size, copy_units, free=True)
             self.sums((y,), (source,), ((1,),), f"layers.{layer}.output")
             stream, subtract = ({**stream, y: 1}, True) if config.skip else ({y: 1}, False)
-        self.mirrored("readout_x", "n", units, stream)
+        self.mirrored("readout_x", "n", units, stream, free=True)
         names = ("readout_pos", "readout_neg")
         for name in names:
-            self.row(name, "p", config.num_classes, units)
+            self.row(name, "p", config.num_classes, units, free=True)
         sources = {"readout_x": 1} | ({"projection_neg": -1} if subtract else {})
         self.pair(names, sources, "readout")
         return self.made
@@ -136,7 +142,7 @@ class _Builder:
         prefix, unit, units = f"layer{layer}", f"layers.{layer}.unit", self.planned.units
         size, latch_units = self.config.hidden_size, self.technology.latch_units
         signs = {**stream, **({"projection_neg": -1} if subtract else {})}
-        self.mirrored(f"{prefix}_x", "n", units, signs)
+        self.mirrored(f"{prefix}_x", "n", units, signs, free=True)
         x = {f"{prefix}_x": 1}
         if self.config.unit == "fq_bmru":
             candidate, latch = f"{prefix}_candidate", f"{prefix}_latch"
@@ -147,10 +153,11 @@ class _Builder:
             for part in ("m2", "m5", "m8", "reference_threshold", "reference_width", "reference_gain"):
                 self.part(latch, part, "n", latch_units)
             self.part(latch, "m6", "n", self.technology.switch)
-            self.row(latch, "p", size, units)
+            self.row(latch, "p", size, units, free=True)
             return latch
         if subtract:
-            self.mirrored(f"{prefix}_below", "p", units, {row: -sign for row, sign in signs.items()})
+            below = {row: -sign for row, sign in signs.items()}
+            self.mirrored(f"{prefix}_below", "p", units, below, free=True)
             x[f"{prefix}_below"] = -1
         self.window(layer, x)
         return self.integrator(layer, x) if self.config.unit == "alpha_cmru" else self.bank(layer)
@@ -177,7 +184,7 @@ class _Builder:
         latches, step = (1, 2) if single else (2 * (self.config.levels or 0), 1)
         self.part(name, "alpha", "n", step * latch_units, (size, latches))
         self.part(name, "reference_alpha", "n", latch_units)
-        self.row(name, "p", size, min(BANK_UNITS, self.planned.units), self.planned.units)
+        self.row(name, "p", size, min(BANK_UNITS, self.planned.units), self.planned.units, free=True)
         return name
 
     def integrator(self, layer: int, x: dict[str, int]) -> str:
@@ -223,13 +230,21 @@ class _Builder:
         signs = tuple(tuple(side * sign for sign in x.values()) for side in (1, -1))
         self.sums(names, tuple(x), signs, tensor, split=True)
 
-    def mirrored(self, name: str, polarity: Polarity, diode: int, signs: dict[str, int]) -> None:
+    def mirrored(
+        self, name: str, polarity: Polarity, diode: int, signs: dict[str, int], free: bool = False
+    ) -> None:
         """A row of sums of other rows 1:1."""
-        self.row(name, polarity, self.made.rows[next(iter(signs))].size, diode)
+        self.row(name, polarity, self.made.rows[next(iter(signs))].size, diode, free=free)
         self.sums((name,), tuple(signs), (tuple(signs.values()),))
 
-    def row(self, name: str, polarity: Polarity, size: int, diode: int, weight: int | None = None) -> None:
-        self.made.rows[name] = Row(name, polarity, size, diode, diode if weight is None else weight)
+    def row(
+        self, name: str, polarity: Polarity, size: int, diode: int, weight: int | None = None,
+        free: bool = False,
+    ) -> None:  # fmt: skip
+        """A row of diodes of so many units, or where it is `free` of as many as the plan says."""
+        if free:
+            diode = chosen_units(self.planned.rows, name, diode)
+        self.made.rows[name] = Row(name, polarity, size, diode, diode if weight is None else weight, free)
 
     def sums(
         self, rows: tuple[str, ...], sources: tuple[str, ...], signs: tuple[tuple[int, ...], ...],
@@ -242,8 +257,8 @@ class _Builder:
         shape: tuple[int, ...] | None = None,
     ) -> None:  # fmt: skip
         """Transistors of so many units, or of a geometry of their own."""
-        unit = isinstance(size, int)
+        sized, cell = isinstance(size, int) or size == self.technology.switch, isinstance(size, int)
         geometry, units = (self.technology.unit, size) if isinstance(size, int) else (size, 1)
         area = geometry.w_um * geometry.l_um * units
         shape = shape or (self.config.hidden_size,)
-        self.made.parts.append(Part(f"{stage}.{part}", shape, polarity, area, unit))
+        self.made.parts.append(Part(f"{stage}.{part}", shape, polarity, area, sized, cell))

@@ -69,6 +69,7 @@ class Hardware:
         deviates: Tensor,
         sizes: Sizes | None = None,
         celsius: float | None = None,
+        dither: Tensor | None = None,
     ) -> Chips:
         """Chips of the network with these parameters; `deviates` times what sigmas are to be scaled by."""
         process = Process.of(self.technology if celsius is None else self.technology.at(celsius))
@@ -78,6 +79,7 @@ class Hardware:
             deviates,
             sizes or self.sizes,
             process,
+            dither,
         )
 
     def run(
@@ -87,6 +89,14 @@ class Hardware:
         units) and the states, [B, T, N]; x [B, T, I], B a multiple of the chips, which take equal shares.
         With `noise`, that of the branches that meet in the nodes of candidates and outputs.
         """
+        values, margins, states = self.rows(x, parameters, chips, noise)
+        logits = (values["readout_pos"] - values["readout_neg"]).view(*x.shape[:2], -1)
+        return pool_scores(logits, lengths, self.network.config.pool), margins, states
+
+    def rows(
+        self, x: Tensor, parameters: Parameters, chips: Chips, noise: bool = False
+    ) -> tuple[dict[str, Tensor], list[Tensor], list[Tensor]]:
+        """Currents of every row, [chips, sequences x frames, size] (model units), margins and states."""
         count, (batch, frames, size) = len(chips.native["input_pos"]), x.shape
         if batch % count:
             raise ConfigError(f"hardware: {batch} sequences cannot be shared out evenly over {count} chips")
@@ -115,8 +125,7 @@ class Hardware:
                 values[row] = current.reshape(count, -1, current.shape[-1])
                 margins.append(margin)
                 states.append(state)
-        logits = (values["readout_pos"] - values["readout_neg"]).view(batch, frames, -1)
-        return pool_scores(logits, lengths, self.network.config.pool), margins, states
+        return values, margins, states
 
     def _branch_noise(self, name: str, total: Tensor, joined: Tensor, chips: Chips) -> Tensor:
         """White noise of all branches of a row's nodes, 2 q I each, in the nodes' bandwidth g / (4 C)."""
@@ -205,7 +214,7 @@ class Hardware:
 
         low = parameters[f"{unit}.threshold_low"]
         high = low + parameters[f"{unit}.width"]
-        thresh = high * self._over_threshold(high)
+        thresh = self.programmed_threshold(high)
         scale = (part("m2") - part("reference_threshold")).exp()
         feedback = (part("m8") - part("reference_width") + part("m9") - part("m7")).exp()
         early = (part("m6") * (chips.process.slope / (chips.process.slope + 1))).exp()
@@ -214,10 +223,10 @@ class Hardware:
         taken = (-part("m1") - chips.native[f"layer{layer}_candidate"]).exp()
         return high * taken, low * taken
 
-    def _over_threshold(self, high: Tensor) -> Tensor:
-        """I_thresh that a latch is programmed with, over its upper threshold (model units)."""
+    def programmed_threshold(self, high: Tensor) -> Tensor:
+        """I_thresh of latches with an upper threshold (model units each)."""
         amperes = (high.detach().double().cpu().numpy() * self.planned.unit_current).clip(min=1e-15)
-        return torch.from_numpy(1 / np.interp(np.log(amperes), *self._programmed)).to(high)
+        return high * torch.from_numpy(1 / np.interp(np.log(amperes), *self._programmed)).to(high)
 
     def _window(
         self, layer: int, cell: SignedCell, parameters: Parameters, chips: Chips, values: dict[str, Tensor]

@@ -16,7 +16,14 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from cmru_hw.cli import app
-from cmru_hw.codesign import CodesignConfig, RobustnessConfig, SimulationConfig, read_plan
+from cmru_hw.codesign import (
+    CodesignConfig,
+    OptimizeConfig,
+    RobustnessConfig,
+    SimulationConfig,
+    UniformConfig,
+    read_plan,
+)
 from cmru_hw.design import Facts
 from cmru_hw.mapping import MappingConfig
 from cmru_hw.nn.network_config import NetworkConfig
@@ -40,6 +47,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "mapping": MappingConfig,
     "simulation": SimulationConfig,
     "robustness": RobustnessConfig,
+    "optimize": OptimizeConfig,
+    "optimize.uniform": UniformConfig,
     "facts": Facts,
     "technology card": Technology,
 }
