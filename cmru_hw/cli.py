@@ -243,7 +243,7 @@ def optimize(
     Console().print(table)
     for one in found["equal_yield"]:
         typer.echo(
-            f"{one['point']}: {100 * one['saved']:.0f} % less power x area than {one['uniform']} "
+            f"{one['point']}: {-100 * one['saved']:+.0f} % of power x area against {one['uniform']} "
             f"(yields {one['yield']:.3f} and {one['uniform_yield']:.3f})"
         )
     spice = found["spice"]

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from cmru_hw.errors import ConfigError
@@ -383,10 +383,13 @@ def sizing_front(
         below.scatter(areas[enough], watts[enough], s=18, marker=marker, color=color)
     above.axhline(100 * least_yield, color=INK, linestyle="--", linewidth=0.8)
     above.set(xscale="log", xlabel="power times area (nW um²)", ylabel="chips that reach the accuracy (%)")
-    below.set(xscale="log", yscale="log", xlabel="area (um²)", ylabel="power (nW)")
+    below.set(xscale="log", xlabel="area (um²)", ylabel="power (nW)", ylim=(0, None))
     for axes in (above, below):
         axes.grid(color=FAINT)
-    above.legend(loc="lower right")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+        axes.minorticks_off()
+    figure.legend(*above.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
 
