@@ -158,7 +158,7 @@ def test_one_spread_for_all_is_the_same_for_every_size() -> None:
 def test_single_transistors_add_up_to_the_spread_of_the_chips() -> None:
     """The sum of squared slopes is the Monte Carlo's variance, where no state moves; a slope is two runs'."""
     design = mapped(layers=1)
-    every = lot(design, batch=60)
+    every = lot(design, batch=120)
     chips = BehavioralModel(design, draw(design, range(200), 7)).run(every.stimulus)
     still = (chips.states[0] == chips.states[0][0]).all(axis=(0, 2, 3))
     chosen = np.flatnonzero(still)

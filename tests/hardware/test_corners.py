@@ -34,8 +34,9 @@ def test_corner_and_temperature_may_be_set_in_any_order() -> None:
     together = GENERIC.at(85.0, 0.72, "ff")
     for other in (GENERIC.at(corner="ff").at(85.0, 0.72), GENERIC.at(85.0).at(supply=0.72, corner="ff")):
         assert other == together
-    back = together.at(27.0, 0.8, "tt")
-    assert back.gate_voltage_at_1na.n == pytest.approx(GENERIC.gate_voltage_at_1na.n, abs=1e-4)
+    back, heated = together.at(27.0, 0.8, "tt"), GENERIC.at(85.0).at(27.0)
+    assert back.gate_voltage_at_1na.n == pytest.approx(heated.gate_voltage_at_1na.n)
+    assert back.leakage.p == pytest.approx(heated.leakage.p)
 
 
 def test_an_unknown_corner_and_one_without_measurements_are_refused() -> None:
