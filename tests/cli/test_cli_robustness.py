@@ -47,6 +47,7 @@ def test_some_analyses_go_to_json_figures_and_a_page(
     given: tuple[object, ...], tmp_path: Path, command: Command
 ) -> None:
     out, some = tmp_path / "out", ("--analysis", "mismatch", "--analysis", "retention", "--chips", 4)
+    some = (*some, "--workers", 1)
     done = command(*given, *some, "-o", out, "--json")
     assert done.code == 0, done.err
     report = json.loads(done.out)

@@ -94,11 +94,11 @@ def test_final_states_are_those_of_the_last_frames(unit: str) -> None:
     ("unit", "layers"), [("fq_bmru", 2), ("cmru", 2), ("alpha_cmru", 1), ("alpha_cmru", 2)]
 )
 def test_holding_leaps_to_where_stepping_goes(unit: str, layers: int) -> None:
-    """After 1, 7 and 400 frames of rest, at 85 C, where integrators lose 0.8 % of h a second."""
+    """After 1, 7 and 120 frames of rest, at 85 C, where integrators lose 0.8 % of h a second."""
     design = mapped(unit, layers=layers).at(85.0)
     model = BehavioralModel(design, draw(design, range(2), 0))
     start = model.final(inputs(design, batch=4))
-    times, states, stepped = [1, 7, 400], start, {}
+    times, states, stepped = [1, 7, 120], start, {}
     for frame in range(1, max(times) + 1):
         states, logits = model.rest(states)
         stepped[frame] = states, logits
