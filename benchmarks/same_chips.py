@@ -5,7 +5,8 @@
 Chip k decides one utterance of the test set, drawn by `--seed`. Of each pair: the decision, the states, the
 margin of the decision and the supply power, in both. Finished runs stay in `--keep`, and a repeated command
 goes on from them. The Kolmogorov-Smirnov tests ask whether the two engines' margins and powers may come from
-one distribution.
+one distribution. `yields` are the shares of chips that decide with a margin or more: ngspice's with the exact
+interval that its chips leave, the behavioural model's of `--more` chips, each on all such utterances.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
 from cmru_hw import __version__
 from cmru_hw.analysis.agreement import agreement, select
+from cmru_hw.analysis.robustness.lot import Lot
+from cmru_hw.analysis.robustness.yields import interval
 from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.codesign import read_plan
 from cmru_hw.config import cores
@@ -63,6 +67,29 @@ def pair(
     }  # fmt: skip
 
 
+MARGINS = (0.0, 1.0, 2.0, 4.0, 8.0)  # model units
+
+
+def yields(spice: NDArray[np.float64], same: NDArray[np.float64], many: NDArray[np.float64]) -> list[Any]:
+    """Shares of chips with a margin or more, in ngspice and in the model, of the same chips and of many."""
+    rows = []
+    for least in MARGINS:
+        good = int((spice >= least).sum())
+        low, high = interval(good, len(spice))
+        share = float((many >= least).mean())
+        rows.append(
+            {
+                "margin": least,
+                "spice": good / len(spice),
+                "spice_ci95": [low, high],
+                "behavioral_same": float((same >= least).mean()),
+                "behavioral": share,
+                "within": low <= share <= high,
+            }
+        )
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", type=Path)
@@ -71,6 +98,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sigma-scale", type=float, default=1.0, help="factor on the mismatch")
     parser.add_argument("--longest", type=int, default=12, help="frames of an utterance, at most")
+    parser.add_argument("--more", type=int, default=500, help="chips of the behavioural model alone")
     parser.add_argument("--keep", type=Path, required=True)
     given = parser.parse_args()
     plan, network = read_plan(given.model / given.config), load_network(given.model)
@@ -90,6 +118,9 @@ def main() -> None:
         for row in pool.map(one, range(given.chips)):
             rows.append(row)
             report(len(rows))
+    lot = Lot(design, stimulus.select(short.tolist()), split.y[short], given.seed)
+    others = range(given.chips, given.chips + given.more)
+    many = np.concatenate([lot.margins(draw(design, few, given.seed)) for few in lot.batches(others)])
     states = np.array([row["states"] for row in rows]).sum(axis=0)
     margins, power = (np.array([row[key] for row in rows]) for key in ("margins", "power"))
     blocks = {key: np.array([row["blocks"][key] for row in rows]) for key in rows[0]["blocks"]}
@@ -108,6 +139,8 @@ def main() -> None:
                 "margin_rms_difference": float(np.sqrt(np.mean((margins[:, 0] - margins[:, 1]) ** 2))),
                 "margin_sd": margins.std(axis=0).tolist(),
                 "margin_ks_p": float(ks_2samp(*margins.T).pvalue),
+                "chips_behavioral": given.more,
+                "yields": yields(margins[:, 1], margins[:, 0], many),
                 "power_w": power.mean(axis=0).tolist(),
                 "power_error": {"mean": float(error.mean()), "worst": float(np.abs(error).max())},
                 "power_ks_p": float(ks_2samp(*power.T).pvalue),

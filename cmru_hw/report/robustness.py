@@ -223,7 +223,7 @@ def _retention(summary: Summary) -> Part:
         for one in summary["temperatures"]
         for k, seconds in enumerate(summary["seconds"])
     ]
-    columns = ("", "states kept, nominal", "chips", "worst chip", "since the first time", "decisions")
+    columns = ("", "states kept, nominal", "chips", "worst chip", "since the first time", "its decisions")
     return lines, [_table(columns, rows)]
 
 

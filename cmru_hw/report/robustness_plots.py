@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from cmru_hw.report.plots import (
     ASKED,
@@ -41,7 +41,7 @@ def sensitivity(summary: Summary) -> Figure:
     for axes, rows, title in zip(panels, (transistors, stages), ("transistors", "stages"), strict=True):
         names, shares = zip(*rows, strict=True)
         axes.barh(range(len(rows)), [100 * share for share in shares], color=BEHAVIORAL)
-        axes.set_yticks(range(len(rows)), names, fontsize=7.5)
+        axes.set_yticks(range(len(rows)), names, fontsize=7)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=FAINT, linewidth=0.6)
@@ -49,6 +49,13 @@ def sensitivity(summary: Summary) -> Figure:
         axes.set_xlim(left=0)
     panels[-1].set_xlabel("share of the margin's variance (%)")
     return figure
+
+
+def _logarithmic(axes: Axes) -> None:
+    """An x axis with plain numbers at the decades."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _accuracy_over(axes: Axes, x: Sequence[float], points: Sequence[Summary], target: float) -> None:
@@ -142,8 +149,7 @@ def noise(summary: Summary) -> Figure:
             label="with noise, 1 sd over draws",
         )
         axes.plot(x, [100 * point["silent_accuracy"] for point in points], "--", color=ASKED, label="without")
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _logarithmic(axes)
         axes.grid(color=FAINT, linewidth=0.6)
         axes.set_xlabel(label)
         axes.set_ylabel("accuracy (%)")
@@ -161,7 +167,7 @@ def retention(summary: Summary) -> Figure:
     styles = {
         "kept": ("o-", "as the input left it"),
         "held": ("s--", f"as after {summary['seconds'][0]:g} s"),
-        "decisions": ("^:", "same decision at rest"),
+        "decisions": ("^:", "its decisions"),
     }
     for number, one in enumerate(summary["temperatures"]):
         color = (SPICE, BEHAVIORAL, ASKED)[number % 3]
@@ -169,8 +175,7 @@ def retention(summary: Summary) -> Figure:
             values = [100 * share for share in one[key]]
             label = f"{name}, {one['celsius']:g} °C"
             axes.plot(summary["seconds"], values, style, color=color, ms=3.5, linewidth=1.2, label=label)
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _logarithmic(axes)
     axes.set_xlabel("time without input (s)")
     axes.set_ylabel("mean over chips (%)")
     axes.grid(color=FAINT, linewidth=0.6)
@@ -219,7 +224,7 @@ def rare(summary: Summary) -> Figure:
         low, high = summary["failure_ci95"]
         axes.plot([low, high], [0.5, 0.5], color=SPICE, linewidth=3, label="95 % interval")
         axes.plot(summary["failure_probability"], 0.5, "s", color=SPICE, ms=6, label="mean")
-        axes.set_xscale("log")
+        _logarithmic(axes)
         figure.legend(loc="outside upper left", ncols=3)
     else:
         axes.text(

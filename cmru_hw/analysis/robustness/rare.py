@@ -3,7 +3,7 @@
     P(g < 0) = P(g < b_1) P(g < b_2 | g < b_1) ... P(g < 0 | g < b_L)
 
 g is a chip's score: its k-th smallest margin, k being the number of wrong decisions that make it fail, so
-that g < 0 exactly where it fails. A tenth of the chips of a level are below its b; from these Markov chains
+that g < 0 exactly where it fails. A fifth of the chips of a level are below its b; from these Markov chains
 go on, z' = r z + sqrt(1 - r^2) w, which leaves a normal z of any dimension as it is, accepted where
 g(z') <= b. A run is one estimate; several with seeds of their own make the mean and its interval.
 Source: S. K. Au and J. L. Beck, "Estimation of small failure probabilities in high dimensions by subset
@@ -28,8 +28,8 @@ from cmru_hw.farm import Arrays
 from cmru_hw.primitives.device import Array
 from cmru_hw.variation import Transistors
 
-SHARE = 10  # one chip of so many goes on to the next level
-LEVELS = 8  # at most: beyond 1e-8 nothing is said
+SHARE = 5  # one chip of so many goes on to the next level
+LEVELS = 11  # at most: nothing is said beyond 1e-7
 ACCEPTED = 0.44  # share of moves that the chains aim at
 RUNS = 8
 CHIPS_A_LEVEL = 200
@@ -150,14 +150,14 @@ class Rare(Analysis):
         """`failure_probability` with its interval; `below` where no run met a failure."""
         runs = [float(one["probability"]) for one in results.values()]
         mean, low, high = estimate(np.array(runs))
-        levels = min(int(one["levels"]) for one in results.values())
+        below = float(SHARE) ** (1 - min(int(one["levels"]) for one in results.values()))
         return {
             "yield_target": self.yield_target,
             "wrong_decisions": wrong_to_fail(len(self.lot.stimulus), self.yield_target),
             "failure_probability": mean,
-            "failure_ci95": [low, high],
+            "failure_ci95": [low, high if mean else below],
             "yield": 1 - mean,
-            "below": None if mean else float(SHARE) ** (1 - levels),
+            "below": None if mean else below,
             "runs": runs,
             "chips_a_level": self.chips,
             "chips": sum(int(one["chips"]) for one in results.values()),

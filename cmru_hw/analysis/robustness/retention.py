@@ -62,8 +62,8 @@ class Hold(Task):
     scale: float = 1.0
 
     def run(self, lot: Lot) -> Arrays:
-        """Shares, [chips, seconds]: of states as the inputs left them (`kept`) and as they were after the
-        first of the times (`held`), and of `decisions` that the first frame of rest gave.
+        """Shares, [chips, seconds]: of states as the inputs left them (`kept`), of states (`held`) and of
+        `decisions` by the frame's logits as they were after the first of the times.
         """
         there = lot.at(self.celsius)
         design, period = there.design, there.design.facts.frame_period
@@ -72,9 +72,9 @@ class Hold(Task):
         for few in there.batches(self.numbers):
             model = BehavioralModel(design, draw(design, few, lot.seed, self.scale * lot.sigma_scale))
             start = model.final(lot.stimulus)
-            (_, first), *after = hold(model, start, [1, *frames])
-            told = first.argmax(axis=-1)
-            equal = [(logits.argmax(axis=-1) == told).mean(axis=-1) for _, logits in after]
+            after = hold(model, start, frames)
+            decided = [logits.argmax(axis=-1) for _, logits in after]
+            equal = [(decision == decided[0]).mean(axis=-1) for decision in decided]
             times = [states for states, _ in after]
             shape = (len(few), len(frames))
             found["kept"].append(np.broadcast_to(_same(design, start, times), shape))
