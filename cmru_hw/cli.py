@@ -526,9 +526,11 @@ def robustness(
         write_atomically(output / "robustness.json", json.dumps(report, indent=1) + "\n")
         write_robustness(output, report)
     if as_json:
-        short = fields(Robustness)
-        alone = {name: found["mismatch"][name] for name in (field.name.rstrip("_") for field in short)}
-        _print_json(report if analysis or verify else alone)
+        if analysis or verify:
+            _print_json(report)
+        else:
+            names = [field.name.rstrip("_") for field in fields(Robustness)]
+            _print_json({name: found["mismatch"][name] for name in names})
         return
     for part in parts(report):
         for line in part["lines"]:

@@ -66,7 +66,8 @@ def test_some_analyses_go_to_json_figures_and_a_page(
 def test_the_same_bytes_with_one_and_two_workers(given: tuple[object, ...], command: Command) -> None:
     some = ("--analysis", "mismatch", "--analysis", "scale", "--analysis", "stuck", "--chips", 60, "--json")
     shown = [command(*given, *some, "--workers", workers).out for workers in (1, 2)]
-    assert shown[0]
+    alone = json.loads(command(*given, "--analysis", "stuck", "--json", "--workers", 1).out)
+    assert alone["analyses"] == {"stuck": json.loads(shown[0])["analyses"]["stuck"]}
     assert shown[0] == shown[1]
 
 
