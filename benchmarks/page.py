@@ -20,6 +20,7 @@ from cmru_hw.config import write_atomically
 from cmru_hw.report.plots import BEHAVIORAL, INK, SPICE, styled, svg
 
 ROOT = Path(__file__).resolve().parents[1]
+WORKERS = 1000  # as `many_chips.py` reckons
 SAME = {"fq_bmru": "FQ-BMRU, 9T", "cmru": "CMRU, K = 2"}
 
 
@@ -122,6 +123,17 @@ def chips(found: dict[str, Any]) -> str:
     return table(["", "ns a chip, input and frame", "on one core"], rows)
 
 
+def many_chips(many: dict[str, Any]) -> str:
+    rows = [
+        [
+            str(row["chips"]), f"{row['seconds']:.1f}", f"{row['ms_a_chip']:.1f}", f"{row['peak_mb']:.0f}",
+            f"{row['peak_mb_a_worker']:.0f}",
+        ]
+        for row in many["rows"]
+    ]  # fmt: skip
+    return table(["chips", "s", "ms a chip", "peak MB", "of a worker, MB"], rows)
+
+
 def decks(found: dict[str, Any]) -> str:
     rows = [
         [
@@ -183,6 +195,8 @@ def growth(found: dict[str, Any]) -> Figure:
 def page(found: dict[str, Any]) -> str:
     """The whole page."""
     scan, training, carlo = found["scan"]["machine"], found["training"], found["monte_carlo"]
+    many = found["many_chips"]
+    million = many["million"]
     return f"""# How accurate, how fast
 
 This page is made by `benchmarks/page.py` from what the benchmarks printed to `benchmarks/results`, on {scan["cores"]} cores. Ratios are measured in turn within one run; times are of that machine.
@@ -210,7 +224,16 @@ The clockless FQ-BMRU's `dynamic` differences are hazards: what a latch caught w
 `benchmarks/monte_carlo.py`: {carlo["chips"]} chips of a 13-4-4-2 FQ-BMRU network, {carlo["inputs"]} inputs, {carlo["frames"]} frames.
 
 {chips(found)}
-The same equations are mirrors with their output curves, nodes where they settle, and calibrated latches, vmapped, jitted and in float32 in JAX; all ways give the same decisions. They take {carlo["slower_than_plain_jax"]:.0f} times as long as relu(W x + b) and two thresholds: that is what the agreement above costs. Peak memory was {carlo["peak_mb"]["100"]:.0f} MB with 100 chips and {carlo["peak_mb"]["1000"]:.0f} MB with 1000.
+The same equations are mirrors with their output curves, nodes where they settle, and calibrated latches, vmapped, jitted and in float32 in JAX; all ways give the same decisions. They take {carlo["slower_than_plain_jax"]:.0f} times as long as relu(W x + b) and two thresholds: that is what the agreement above costs. Peak memory, of the process and its workers, was {carlo["peak_mb"]["100"]:.0f} MB with 100 chips and {carlo["peak_mb"]["1000"]:.0f} MB with 1000.
+
+## Many chips, many machines
+
+`benchmarks/many_chips.py`: chips of the demo network, {many["inputs"]} utterances of {many["frames"]} frames in all for each, on all cores, with a store.
+
+{many_chips(many)}
+Every sweep's jobs run on processes of one machine, or, with `--scheduler tcp://HOST:PORT`, on the workers of a Dask cluster that has the same version of cmru-hw (`pip install "cmru-hw[cluster]"`; `dask scheduler`, `dask worker tcp://HOST:PORT --nthreads 1`). Results are the same bytes wherever they ran; each finished job is a file in the store, a worker that dies has its jobs done again, and a repeated command goes on from what is there.
+
+10^6 chips are {million["jobs"]} jobs of {million["cpu_s_a_job"]:.2f} s of a processor, {million["hours_of_a_processor"]:.1f} hours in all: {60 * million["minutes_on_workers"]:.0f} s on {WORKERS} workers with one thread each. A worker gets the design and the inputs once, {million["context_bytes"] / 1e6:.1f} MB, which is {WORKERS * million["context_bytes"] / 1e9:.1f} GB from the scheduler in all, and holds {many["rows"][-1]["peak_mb_a_worker"]:.0f} MB; the scheduler hands out {million["jobs"] / (60 * million["minutes_on_workers"]):.0f} jobs a second, and the store grows to {million["store_mb"]:.0f} MB.
 
 ## ngspice
 
