@@ -41,7 +41,7 @@ def sensitivity(summary: Summary) -> Figure:
     for axes, rows, title in zip(panels, (transistors, stages), ("transistors", "stages"), strict=True):
         names, shares = zip(*rows, strict=True)
         axes.barh(range(len(rows)), [100 * share for share in shares], color=BEHAVIORAL)
-        axes.set_yticks(range(len(rows)), names, fontsize=7)
+        axes.set_yticks(range(len(rows)), names, fontsize=6.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=FAINT, linewidth=0.6)
