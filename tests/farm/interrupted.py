@@ -1,6 +1,6 @@
 """Kill a Monte Carlo with -9 at a random moment, run it again, and compare its files with a calm run's.
 
-    python tests/farm/interrupted.py --trials 50
+    python interrupted.py --trials 50
 
 Prints how many trials ended with the same bytes and how much was kept at the kill.
 """
