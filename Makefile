@@ -1,12 +1,13 @@
 # make demo   the whole path on real speech, into out/demo/
 # make test   style, types and the fast tests
-# Both set everything up first: ngspice from the system's packages, Python packages in .venv/.
+# make site   the documentation as web pages, into out/site/
+# All set everything up first: ngspice from the system's packages, Python packages in .venv/.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all clean
+.PHONY: demo test test-all site clean
 
 demo: $(READY) ngspice
 	$(BIN)/cmru-hw codesign models/speaker_vowels_fq_bmru/config.yaml -o out/demo
@@ -19,6 +20,9 @@ test: $(READY) ngspice
 
 test-all: $(READY) ngspice
 	$(BIN)/pytest -n 2
+
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir out/site
 
 clean:
 	rm -rf .venv out build dist
