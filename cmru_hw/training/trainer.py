@@ -22,6 +22,7 @@ from cmru_hw.training.hardware import Hardware
 from cmru_hw.training.interrupt import delayed_interrupt
 from cmru_hw.training.log import event_writer, open_log
 from cmru_hw.training.loop import TrainingLoop
+from cmru_hw.training.memory import keep_freed_memory
 from cmru_hw.training.results import (
     TrainingResult,
     read_finished,
@@ -77,6 +78,7 @@ def train(
         event_writer()
         if run is None:
             raise ConfigError("tensorboard: events need a folder to be written to")
+    keep_freed_memory()
     with _on_device(network, config.device) as device:
         hardware = None
         if config.hardware_noise is not None:
