@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -172,7 +172,18 @@ def planned(mapping: MappingConfig) -> Planned:
     return Planned(**mapping.model_dump(include=set(Planned.__dataclass_fields__)))
 
 
-def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple[Network, dict[str, Any]]:
+def seeded(plan: Plan, seed: int) -> Plan:
+    """The plan with another seed of task and training."""
+    if plan.config.training is None:
+        raise ConfigError(f"{plan.folder}: training: missing from the configuration")
+    training = plan.config.training.model_copy(update={"seed": seed})
+    config = plan.config.model_copy(update={"training": training})
+    return replace(plan, config=config, task=load_task(config.task, seed))
+
+
+def train_network(
+    plan: Plan, run: Path | None, progress: bool = False, tensorboard: bool = False
+) -> tuple[Network, dict[str, Any]]:
     """Train as configured, into the folder `run` if given; resumes. Returns the network and its metrics."""
     import torch
 
@@ -190,7 +201,7 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
 
     mapping = plan.config.mapping
     result = train(
-        network, plan.task, training, run, progress=progress, prepare=prepare,
+        network, plan.task, training, run, progress=progress, prepare=prepare, tensorboard=tensorboard,
         planned=planned(mapping) if training.hardware_noise else None,
         technology=plan.technology.at(unit_area=mapping.unit_area, latch_units=mapping.latch_units),
     )  # fmt: skip
