@@ -135,7 +135,7 @@ def test_another_study_s_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_impossible_network_is_named() -> None:
-    with pytest.raises(ConfigError, match="trial: network: .*levels belongs to cmru only"):
+    with pytest.raises(ConfigError, match=r"trial: network: .*levels belongs to cmru only"):
         replace(TINY, network={**TINY.network, "unit": "lru", "levels": 2}).build()
 
 
