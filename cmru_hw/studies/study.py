@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from matplotlib.figure import Figure
 
@@ -32,6 +32,11 @@ class Study(ABC):
     """Trials, what is then measured on the networks they leave, and what both show."""
 
     name: str
+
+    @classmethod
+    @abstractmethod
+    def quick(cls) -> Self:
+        """A smaller form, for three minutes on two cores."""
 
     @abstractmethod
     def trials(self) -> dict[str, Trial]:
