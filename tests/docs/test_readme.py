@@ -29,7 +29,7 @@ from cmru_hw.mapping import MappingConfig
 from cmru_hw.nn.network_config import NetworkConfig
 from cmru_hw.technology import Technology
 from cmru_hw.training.config import HardwareNoiseConfig, MarginConfig, QuantizationConfig, TrainingConfig
-from cmru_hw.training.tasks import TaskConfig
+from cmru_hw.training.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ COMMAND = re.compile(r"`cmru-hw ([a-z]+)((?: [^`\n]+)?)`")
 
 MODELS: dict[str, type[BaseModel]] = {
     "codesign": CodesignConfig,
-    "task": TaskConfig,
+    **{f"task.{name}": options for name, options in TASKS.items()},
     "network": NetworkConfig,
     "training": TrainingConfig,
     "training.hardware_noise": HardwareNoiseConfig,
