@@ -21,12 +21,12 @@ from cmru_hw.farm import Arrays
 from cmru_hw.nn.network import Network
 from cmru_hw.nn.units import SignedCell
 from cmru_hw.report.study_plots import lines_of_seeds
-from cmru_hw.studies.streaming import Endurance
+from cmru_hw.studies.streaming import Endurance, copy_first_input
 from cmru_hw.studies.study import Measurement, Record, Study
 from cmru_hw.studies.trial import Trial
 from cmru_hw.studies.variants import UNITS, Variant
 from cmru_hw.training.config import TrainingConfig
-from cmru_hw.training.tasks import TaskConfig
+from cmru_hw.training.tasks import CopyFirstInput
 
 RECIPE_NOISE = 0.3
 """Candidate noise in training, model units, of the variants that have it: thrice the input's."""
@@ -81,7 +81,7 @@ class Margins:
     def run(self) -> Arrays:
         """`up` and `down` [N]: how far the candidate at rest is below beta, and above -beta."""
         network = self.trial.trained(self.weights)
-        up, down = margins(network, self.trial.task.noise_std)
+        up, down = margins(network, copy_first_input(self.trial).noise_std)
         return {"up": up.numpy(), "down": down.numpy()}
 
 
@@ -137,7 +137,7 @@ class Retention(Study):
         found: dict[str, Measurement] = {}
         for name, seed in self._runs():
             trial, weights = self._trial(name, seed), trained[self._key(name, seed)]
-            noise = trial.task.noise_std
+            noise = copy_first_input(trial).noise_std
             key = f"{name}_seed{seed}"
             found[f"long_{key}"] = Endurance(trial, weights, self.lengths, self.sequences, noise)
             if _has_margins(name):
@@ -249,8 +249,7 @@ class Retention(Study):
 
     def _trial(self, name: str, seed: int) -> Trial:
         recipe = RECIPES[name]
-        task = TaskConfig(
-            name="copy_first_input", length=self.length, classes=self.classes, train_size=self.train_size,
+        task = CopyFirstInput( length=self.length, classes=self.classes, train_size=self.train_size,
             test_size=512, validation_fraction=0.125,
         )  # fmt: skip
         hold, anneal = recipe.variant.schedule(self.hold, self.anneal)

@@ -21,7 +21,7 @@ from cmru_hw.studies.study import Measurement, Record, Study
 from cmru_hw.studies.trial import SOLVED, Trial
 from cmru_hw.studies.variants import UNITS
 from cmru_hw.training.config import TrainingConfig
-from cmru_hw.training.tasks import TaskConfig
+from cmru_hw.training.tasks import CopyFirstInput, TaskOptions
 
 MAIN = "copy_first_input"
 """The task that has the grid; the others are tried at `rate` alone."""
@@ -70,10 +70,10 @@ class Stability(Study):
     name = "stability"
 
     units: tuple[str, ...] = tuple(UNITS)
-    tasks: tuple[TaskConfig, ...] = field(
+    tasks: tuple[TaskOptions, ...] = field(
         default_factory=lambda: (
-            TaskConfig(
-                name="copy_first_input", length=150, classes=8, train_size=2048, test_size=512,
+            CopyFirstInput(
+                 length=150, classes=8, train_size=2048, test_size=512,
                 validation_fraction=0.125,
             ),
         )
@@ -93,8 +93,8 @@ class Stability(Study):
     @classmethod
     def quick(cls) -> Self:
         """One task, three seeds, fewer steps and frames: a look in three minutes on two cores."""
-        task = TaskConfig(
-            name="copy_first_input", length=60, classes=4, train_size=1024, test_size=256,
+        task = CopyFirstInput(
+             length=60, classes=4, train_size=1024, test_size=256,
             validation_fraction=0.125,
         )  # fmt: skip
         return cls(
@@ -129,7 +129,7 @@ class Stability(Study):
     def _key(self, task: str, unit: str, rate: float, scale: float, seed: int) -> str:
         return f"{task}_{unit}_rate{rate:g}_scale{scale:g}_seed{seed}"
 
-    def _trial(self, task: TaskConfig, unit: str, rate: float, scale: float, seed: int) -> Trial:
+    def _trial(self, task: TaskOptions, unit: str, rate: float, scale: float, seed: int) -> Trial:
         variant = UNITS[unit]
         hold, anneal = variant.schedule(self.hold, self.anneal)
         training = TrainingConfig(

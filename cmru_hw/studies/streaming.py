@@ -14,13 +14,13 @@ from cmru_hw.nn.cell import Cell
 from cmru_hw.nn.network import Network
 from cmru_hw.nn.threshold_cell import ThresholdCell
 from cmru_hw.studies.trial import Trial
-from cmru_hw.training.tasks import TaskConfig
+from cmru_hw.training.tasks import CopyFirstInput, TaskConfig
 
 PIECE = 50
 """Frames made and taken at a time; lengths asked for are whole multiples."""
 
 
-def copy_first_pieces(config: TaskConfig, y: np.ndarray, frames: int, seed: int) -> Iterator[np.ndarray]:
+def copy_first_pieces(config: CopyFirstInput, y: np.ndarray, frames: int, seed: int) -> Iterator[np.ndarray]:
     """Sequences of the task copy_first_input of classes `y` [B], as pieces [B, PIECE, classes] in float32.
 
     Piece k is drawn by (seed, 5, k), so a longer sequence begins like a shorter one.
@@ -32,6 +32,14 @@ def copy_first_pieces(config: TaskConfig, y: np.ndarray, frames: int, seed: int)
         if piece == 0:
             x[:, 0] = np.eye(config.classes, dtype=np.float32)[y]
         yield x
+
+
+def copy_first_input(trial: Trial) -> CopyFirstInput:
+    """The options of a trial's task. Raises ValueError if it is another task."""
+    options = trial.task.root if isinstance(trial.task, TaskConfig) else trial.task
+    if not isinstance(options, CopyFirstInput):
+        raise ValueError(f"task must be copy_first_input, got {options.name}")
+    return options
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Endurance:
     def run(self) -> Arrays:
         """`accuracy`, by length."""
         network = self.trial.trained(self.weights)
-        task = self.trial.task.model_copy(update={"noise_std": self.noise_std})
+        task = copy_first_input(self.trial).model_copy(update={"noise_std": self.noise_std})
         y = np.random.default_rng([self.seed, 6]).integers(task.classes, size=self.sequences)
         states: list[Tensor] | None = None
         accuracies = []

@@ -13,10 +13,11 @@ from cmru_hw.errors import ConfigError
 from cmru_hw.farm import Farm
 from cmru_hw.studies.catalogue import STUDIES, find_study
 from cmru_hw.studies.retention import Retention, margins
-from cmru_hw.studies.streaming import PIECE, Endurance, copy_first_pieces
+from cmru_hw.studies.streaming import PIECE, Endurance, copy_first_input, copy_first_pieces
 from cmru_hw.studies.study import run_study
 from cmru_hw.studies.trial import Trial, run_trial
-from cmru_hw.training import TaskConfig, TrainingConfig
+from cmru_hw.training import TrainingConfig
+from cmru_hw.training.tasks import CopyFirstInput
 
 TRIAL = Trial(
     network={
@@ -27,7 +28,7 @@ TRIAL = Trial(
         "pool": "last",
         "skip": False,
     },
-    task=TaskConfig(name="copy_first_input", length=10, classes=2, train_size=64, test_size=32),
+    task=CopyFirstInput(length=10, classes=2, train_size=64, test_size=32),
     training=TrainingConfig(steps=60, batch_size=16, evaluate_every=60, learning_rate=1e-2),
 )
 
@@ -53,8 +54,8 @@ def test_tiny(tmp_path: Path) -> None:
 
 def test_a_longer_sequence_begins_like_a_shorter_one() -> None:
     y = np.array([0, 1])
-    short = list(copy_first_pieces(TRIAL.task, y, PIECE, seed=3))
-    long = list(copy_first_pieces(TRIAL.task, y, 3 * PIECE, seed=3))
+    short = list(copy_first_pieces(copy_first_input(TRIAL), y, PIECE, seed=3))
+    long = list(copy_first_pieces(copy_first_input(TRIAL), y, 3 * PIECE, seed=3))
     assert np.array_equal(short[0], long[0])
     assert [piece.shape for piece in long] == [(2, PIECE, 2)] * 3
     assert np.array_equal(long[0][:, 0], np.eye(2))
@@ -70,7 +71,7 @@ def test_endurance_is_the_accuracy_on_whole_sequences(unit: str) -> None:
     result = run_trial(None, trial)
     found = Endurance(trial, result, (PIECE, 2 * PIECE), 64, 0.1).run()["accuracy"]
     y = np.random.default_rng([0, 6]).integers(2, size=64)
-    x = np.concatenate(list(copy_first_pieces(trial.task, y, 2 * PIECE, 0)), axis=1)
+    x = np.concatenate(list(copy_first_pieces(copy_first_input(trial), y, 2 * PIECE, 0)), axis=1)
     with torch.no_grad():
         logits = trial.trained(result).frame_logits(torch.from_numpy(x)).argmax(2).numpy()
     assert found.tolist() == [np.mean(logits[:, frame - 1] == y) for frame in (PIECE, 2 * PIECE)]

@@ -11,11 +11,9 @@ from cmru_hw.farm import Farm
 from cmru_hw.nn import Network, NetworkConfig
 from cmru_hw.studies.stability import Stability, gradient_norms
 from cmru_hw.studies.study import run_study
-from cmru_hw.training import TaskConfig
+from cmru_hw.training.tasks import CopyFirstInput
 
-TASK = TaskConfig(
-    name="copy_first_input", length=6, classes=2, train_size=64, test_size=64, validation_fraction=0.25
-)
+TASK = CopyFirstInput(length=6, classes=2, train_size=64, test_size=64, validation_fraction=0.25)
 
 
 def test_tiny(tmp_path: Path) -> None:
@@ -78,6 +76,7 @@ def test_an_event_blocks_the_gradient_of_a_bmru_and_not_of_a_cmru() -> None:
         x = torch.full((1, 6, 1), 0.2)
         x[0, 0] = 1.5
         x[0, 3] = 2.0
+        x[0, 4:] = -0.2  # an event against the state would change it
         return gradient_norms(network, x, torch.tensor([0])).numpy()
 
     blocked, passed = norms("bmru"), norms("cmru")
