@@ -21,54 +21,59 @@ from cmru_hw.farm import Arrays
 from cmru_hw.nn.network import Network
 from cmru_hw.nn.units import SignedCell
 from cmru_hw.report.study_plots import lines_of_seeds
-from cmru_hw.studies.streaming import Endurance, copy_first_input
+from cmru_hw.studies.streaming import Endurance
 from cmru_hw.studies.study import Measurement, Record, Study
 from cmru_hw.studies.trial import Trial
 from cmru_hw.studies.variants import UNITS, Variant
-from cmru_hw.training.config import TrainingConfig
+from cmru_hw.training.config import MarginConfig, TrainingConfig
 from cmru_hw.training.tasks import CopyFirstInput
-
-RECIPE_NOISE = 0.3
-"""Candidate noise in training, model units, of the variants that have it: thrice the input's."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A variant and what its training adds."""
+    """A variant and what its training adds; `noise` is a factor on the noise of the training data."""
 
     variant: Variant
+    added: str = ""
+    noise: float = 1.0
+    margin: MarginConfig | None = None
     candidate_noise: float = 0.0
-    threshold_floor: float = 0.0
 
     @property
     def title(self) -> str:
-        extras = [f"noise {self.candidate_noise:g}"] if self.candidate_noise else []
-        extras += [f"beta >= {self.threshold_floor:g}"] if self.threshold_floor else []
-        return ", ".join([self.variant.title, *extras])
+        return f"{self.variant.title}, {self.added}" if self.added else self.variant.title
 
 
 def _saturating(levels: int) -> Variant:
     return Variant(f"CMRU, K = {levels}", "cmru", {"levels": levels})
 
 
+LOUDER = 1.5
+"""Factor on the noise of the training data of `firm` recipes."""
+
+MARGIN = MarginConfig(distance=0.5, weight=3.0)
+"""Penalty of `firm` recipes: half a model unit between candidates and thresholds."""
+
+_PLAIN = {
+    "cmru": UNITS["cmru"],
+    "k1": _saturating(1),
+    "k2": _saturating(2),
+    "k4": _saturating(4),
+    "k8": _saturating(8),
+    "annealed": UNITS["annealed_bmru"],
+}
+
 RECIPES: dict[str, Recipe] = {
     "lru": Recipe(UNITS["lru"]),
     "min_gru": Recipe(UNITS["min_gru"]),
     "alpha_cmru": Recipe(UNITS["alpha_cmru"]),
-    "cmru": Recipe(UNITS["cmru"]),
-    "k1": Recipe(_saturating(1)),
-    "k2": Recipe(_saturating(2)),
-    "k4": Recipe(_saturating(4)),
-    "k8": Recipe(_saturating(8)),
-    "annealed": Recipe(UNITS["annealed_bmru"]),
-    "cmru_noise": Recipe(UNITS["cmru"], RECIPE_NOISE),
-    "k1_noise": Recipe(_saturating(1), RECIPE_NOISE),
-    "k2_noise": Recipe(_saturating(2), RECIPE_NOISE),
-    "k4_noise": Recipe(_saturating(4), RECIPE_NOISE),
-    "k8_noise": Recipe(_saturating(8), RECIPE_NOISE),
-    "annealed_noise": Recipe(UNITS["annealed_bmru"], RECIPE_NOISE),
-    "k4_floor": Recipe(_saturating(4), threshold_floor=0.8),
+    **{name: Recipe(variant) for name, variant in _PLAIN.items()},
+    **{f"{name}_firm": Recipe(variant, "firm", LOUDER, MARGIN) for name, variant in _PLAIN.items()},
+    "k4_louder": Recipe(_saturating(4), "noise x 1.5", LOUDER),
+    "k4_margin": Recipe(_saturating(4), "margin", margin=MARGIN),
+    "k4_candidate": Recipe(_saturating(4), "candidate noise 0.3", candidate_noise=0.3),
 }
+"""Plain ones; `firm` ones, which push thresholds away from noise; and what of it does what."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,12 @@ class Margins:
 
     trial: Trial
     weights: Arrays
+    noise_std: float
 
     def run(self) -> Arrays:
         """`up` and `down` [N]: how far the candidate at rest is below beta, and above -beta."""
         network = self.trial.trained(self.weights)
-        up, down = margins(network, copy_first_input(self.trial).noise_std)
+        up, down = margins(network, self.noise_std)
         return {"up": up.numpy(), "down": down.numpy()}
 
 
@@ -111,8 +117,9 @@ class Retention(Study):
     size: int = 16
     length: int = 150
     classes: int = 8
+    noise_std: float = 0.1
     train_size: int = 2048
-    rate: float = 3e-3
+    rate: float = 1e-2
     lengths: tuple[int, ...] = (150, 1000, 10_000, 100_000)
     sequences: int = 128
     noisy_length: int = 1000
@@ -124,8 +131,8 @@ class Retention(Study):
     def quick(cls) -> Self:
         """Three seeds of six recipes, fewer steps, to 10 000 frames: in three minutes on two cores."""
         return cls(
-            recipes=("lru", "min_gru", "cmru", "k4", "k4_noise", "annealed_noise"), seeds=2, steps=600,
-            hold=100, anneal=200, size=12, length=100, classes=4, train_size=1024, rate=5e-3,
+            recipes=("lru", "min_gru", "cmru", "k4", "k4_firm", "annealed_firm"), seeds=2, steps=600,
+            hold=100, anneal=200, size=12, length=100, classes=4, train_size=1024,
             lengths=(100, 1000, 10_000), input_noises=(0.1, 0.2, 0.4), state_noises=(0.03, 0.1, 0.3),
             noisy_seeds=1, noisy_length=200,
         )  # fmt: skip
@@ -137,11 +144,11 @@ class Retention(Study):
         found: dict[str, Measurement] = {}
         for name, seed in self._runs():
             trial, weights = self._trial(name, seed), trained[self._key(name, seed)]
-            noise = copy_first_input(trial).noise_std
+            noise = self.noise_std
             key = f"{name}_seed{seed}"
             found[f"long_{key}"] = Endurance(trial, weights, self.lengths, self.sequences, noise)
             if _has_margins(name):
-                found[f"margins_{key}"] = Margins(trial, weights)
+                found[f"margins_{key}"] = Margins(trial, weights, noise)
             if seed >= self.noisy_seeds:
                 continue
             at = (self.noisy_length,)
@@ -202,24 +209,22 @@ class Retention(Study):
         def lines(what: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
             return {one["title"]: one[what] for one in chosen.values()}
 
-        plain = {name: one for name, one in recipes.items() if not RECIPES[name].candidate_noise}
-        noisy = {
-            name: one for name, one in recipes.items() if RECIPES[name].candidate_noise or name in BESIDE
-        }
+        plain = {name: one for name, one in recipes.items() if not RECIPES[name].added}
+        firm = {name: one for name, one in recipes.items() if RECIPES[name].added == "firm" or name in BESIDE}
         trained = record["trained_length"]
         return {
             "retention_plain": lines_of_seeds(
                 record["lengths"], lines("accuracies", plain), "frames", chance, trained=trained
             ),
-            "retention_noise": lines_of_seeds(
-                record["lengths"], lines("accuracies", noisy), "frames", chance, trained=trained
+            "retention_firm": lines_of_seeds(
+                record["lengths"], lines("accuracies", firm), "frames", chance, trained=trained
             ),
             "retention_input": lines_of_seeds(
-                record["input_noises"], lines("input_noise", noisy),
+                record["input_noises"], lines("input_noise", firm),
                 "standard deviation of the input's noise", chance,
             ),
             "retention_state": lines_of_seeds(
-                record["state_noises"], lines("state_noise", noisy),
+                record["state_noises"], lines("state_noise", firm),
                 "noise of the state in every frame, over its rms", chance,
             ),
         }  # fmt: skip
@@ -249,15 +254,15 @@ class Retention(Study):
 
     def _trial(self, name: str, seed: int) -> Trial:
         recipe = RECIPES[name]
-        task = CopyFirstInput( length=self.length, classes=self.classes, train_size=self.train_size,
-            test_size=512, validation_fraction=0.125,
+        task = CopyFirstInput(
+            length=self.length, classes=self.classes, train_size=self.train_size,
+            test_size=512, validation_fraction=0.125, noise_std=self.noise_std * recipe.noise,
         )  # fmt: skip
         hold, anneal = recipe.variant.schedule(self.hold, self.anneal)
         training = TrainingConfig(
             steps=self.steps, learning_rate=self.rate, seed=seed, evaluate_every=100,
-            candidate_noise=recipe.candidate_noise, threshold_floor=recipe.threshold_floor,
-            epsilon_hold=hold,
-            epsilon_anneal=anneal,
+            candidate_noise=recipe.candidate_noise, margin=recipe.margin,
+            epsilon_hold=hold, epsilon_anneal=anneal,
         )  # fmt: skip
         return Trial(recipe.variant.section(self.size, pool="last", skip=False), task, training)
 

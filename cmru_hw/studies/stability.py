@@ -7,7 +7,7 @@ test accuracy of `SOLVED`. Every unit has the same runs, so the same tuning budg
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +21,7 @@ from cmru_hw.studies.study import Measurement, Record, Study
 from cmru_hw.studies.trial import SOLVED, Trial
 from cmru_hw.studies.variants import UNITS
 from cmru_hw.training.config import TrainingConfig
-from cmru_hw.training.tasks import CopyFirstInput, TaskOptions
+from cmru_hw.training.tasks import CopyFirstInput, FlipFlop, Parity, TaskOptions
 
 MAIN = "copy_first_input"
 """The task that has the grid; the others are tried at `rate` alone."""
@@ -70,16 +70,13 @@ class Stability(Study):
     name = "stability"
 
     units: tuple[str, ...] = tuple(UNITS)
-    tasks: tuple[TaskOptions, ...] = field(
-        default_factory=lambda: (
-            CopyFirstInput(
-                 length=150, classes=8, train_size=2048, test_size=512,
-                validation_fraction=0.125,
-            ),
-        )
-    )  # fmt: skip
+    tasks: tuple[TaskOptions, ...] = (
+        CopyFirstInput(length=150, classes=8, train_size=2048, test_size=512, validation_fraction=0.125),
+        FlipFlop(length=100, train_size=2048, test_size=512, validation_fraction=0.125),
+        Parity(length=50, events=5, train_size=2048, test_size=512, validation_fraction=0.125),
+    )
     seeds: int = 10
-    grid_seeds: int = 3
+    grid_seeds: int = 2
     steps: int = 1500
     hold: int = 300
     anneal: int = 600
@@ -93,13 +90,10 @@ class Stability(Study):
     @classmethod
     def quick(cls) -> Self:
         """One task, three seeds, fewer steps and frames: a look in three minutes on two cores."""
-        task = CopyFirstInput(
-             length=60, classes=4, train_size=1024, test_size=256,
-            validation_fraction=0.125,
-        )  # fmt: skip
+        task = CopyFirstInput(length=60, classes=4, train_size=1024, test_size=256, validation_fraction=0.125)
         return cls(
-            tasks=(task,), seeds=3, grid_seeds=1, steps=600, hold=100, anneal=200, size=12, rates=(3e-3,),
-            scales=(0.3, 1.0, 3.0),
+            tasks=(task,), seeds=3, grid_seeds=1, steps=600, hold=100, anneal=200, size=12, rate=5e-3,
+            rates=(5e-3,), scales=(1.0, 3.0),
         )  # fmt: skip
 
     def trials(self) -> dict[str, Trial]:
@@ -135,7 +129,6 @@ class Stability(Study):
         training = TrainingConfig(
             steps=self.steps, batch_size=self.batch_size, learning_rate=rate, seed=seed,
             evaluate_every=self.evaluate_every, epsilon_hold=hold,
-            epsilon_anneal=anneal,
         )  # fmt: skip
         # The last frame decides and nothing passes the states by: all has to be remembered.
         return Trial(variant.section(self.size, pool="last", skip=False), task, training, scale)

@@ -48,7 +48,7 @@ def test_tiny(tmp_path: Path) -> None:
     assert "least_margin" not in record["recipes"]["lru"]
     head, rows = study.rows(record)
     assert all(len(row) == len(head) for row in rows)
-    for name in ("plain", "noise", "input", "state"):
+    for name in ("plain", "firm", "input", "state"):
         assert (tmp_path / f"retention_{name}.svg").stat().st_size > 3000
 
 
