@@ -128,7 +128,7 @@ class Stability(Study):
         hold, anneal = variant.schedule(self.hold, self.anneal)
         training = TrainingConfig(
             steps=self.steps, batch_size=self.batch_size, learning_rate=rate, seed=seed,
-            evaluate_every=self.evaluate_every, epsilon_hold=hold,
+            evaluate_every=self.evaluate_every, epsilon_hold=hold, epsilon_anneal=anneal,
         )  # fmt: skip
         # The last frame decides and nothing passes the states by: all has to be remembered.
         return Trial(variant.section(self.size, pool="last", skip=False), task, training, scale)
