@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from cmru_hw.report.plots import ASKED, BEHAVIORAL, FAINT, INK, SPICE, WIDTH, styled
 
@@ -16,7 +16,7 @@ COLOURS = (SPICE, BEHAVIORAL, INK, "#4a9c6d", "#7b5ea7", "#b0413e", "#6fa3c7", "
 @styled
 def solved_grid(
     titles: Sequence[str], columns: Sequence[str], groups: Sequence[str], solved: Sequence[Sequence[float]],
-    texts: Sequence[Sequence[str]],
+    texts: Sequence[Sequence[str]], label: str,
 ) -> Figure:  # fmt: skip
     """Shares 0 to 1 as a shaded table: a row a title, columns repeated in each group."""
     shares = np.asarray(solved, dtype=float)
@@ -32,6 +32,7 @@ def solved_grid(
         axes.text((number + 0.5) * each, -0.25, name, ha="center", va="bottom", fontsize=8.5)
         if number:
             axes.axvline(number * each, color="white", linewidth=3)
+    axes.set_xlabel(label)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for row in range(rows):
@@ -82,6 +83,8 @@ def gradient_reach(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
             colour = COLOURS[number % len(COLOURS)]
             axes.plot(np.arange(len(norms)), np.where(norms > 0, norms, np.nan), color=colour, label=name)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(largest * 1e-10, largest * 3)
         axes.set_title(title, loc="left")
         axes.set_ylabel("|d loss / d x|")

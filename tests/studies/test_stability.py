@@ -26,7 +26,7 @@ def test_tiny(tmp_path: Path) -> None:
     assert cmru["1"]["runs"] == 2
     assert cmru["3"]["runs"] == 1
     assert cmru["1"]["solved"] == sum(accuracy >= 0.95 for accuracy in cmru["1"]["accuracies"]) > 0
-    assert list(record["gradients"]) == ["1", "3"]
+    assert list(record["gradients"]) == ["1", "3", "6"]
     assert all(len(lines["CMRU"]) == 6 for lines in record["gradients"].values())
     head, rows = study.rows(record)
     assert [row[0] for row in rows] == ["BMRU", "BMRU, annealed", "CMRU"]
