@@ -17,6 +17,12 @@ from page import table
 from cmru_hw.config import write_atomically
 from cmru_hw.report.plots import svg
 from cmru_hw.studies.catalogue import STUDIES
+from cmru_hw.studies.retention import RECIPES
+
+QUICK = (
+    " The records shown are those of the quick forms: fewer seeds, units, frames and steps than `cmru-hw study` "
+    "without `--quick` has."
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,9 +72,10 @@ def page(found: dict[str, Any]) -> str:
         unit: next(iter(by.values()))["1"]["runs"] for unit, by in stable["runs"]["copy_first_input"].items()
     }
     seeds = len(next(iter(lasting["recipes"].values()))["accuracies"])
+    form = "" if set(lasting["recipes"]) == set(RECIPES) else QUICK
     return f"""# Studies
 
-This page is made by `benchmarks/studies_page.py` from the records in `benchmarks/results/studies`, which `cmru-hw study stability` and `cmru-hw study retention` write as `study.json`. `--quick` is a smaller form of each in minutes, `--dry-run` says how long the training will take, and a stopped study goes on with the same command. Everything follows from seeds.
+This page is made by `benchmarks/studies_page.py` from the records in `benchmarks/results/studies`, which `cmru-hw study stability` and `cmru-hw study retention` write as `study.json`. `--quick` is a smaller form of each in minutes, `--dry-run` says how long the training will take, and a stopped study goes on with the same command. Everything follows from seeds.{form}
 
 All networks have one layer, no skip connection, and only the last frame decides: what is not held in the states is lost. Weights are the best on a validation split, at epsilon = 0; the test split is only reported.
 
@@ -86,7 +93,7 @@ Runs solved, all rates together, by the scale of the initial matrices:
 
 ![What of the gradient reaches the frames before](images/stability_gradient.svg)
 
-The gradient of a BMRU is blocked by events: where |c| reaches beta, s' = sign(c), and nothing of what was before passes. Between events the state is held, and the gradient with it, whole. Candidates of these networks start well below beta = 1, so that a BMRU starts without events and its gradient is as long as a CMRU's: what decides is whether the initial matrices make noise cross the threshold. The FQ-BMRU sets its states with initial candidates near its upper threshold, so that its gradients end after a few frames as soon as matrices are larger. The minGRU's gate starts half open and forgets by half a frame, whatever the matrices.
+The gradient of a BMRU is blocked by events: where |c| reaches beta, s' = sign(c), and nothing of what was before passes. Between events the state is held, and the gradient with it, whole. Candidates of these networks start well below beta = 1, so that a BMRU starts without events and its gradient is as long as a CMRU's: what decides is whether the initial matrices make noise cross the threshold. The FQ-BMRU's initial candidates are near its upper threshold, so that its gradients end after a few frames as soon as matrices are larger. The minGRU's gate starts half open and forgets by half a frame, whatever the matrices.
 
 ## Retention: how long it lasts
 
@@ -105,14 +112,14 @@ The margin of a unit is the distance of its candidate at rest from the nearer th
 - LRU, minGRU: there is no threshold, and what is kept fades.
 
 {memory(lasting)}
-So the clip is not enough by itself. Training on {lasting["trained_length"]} frames says nothing about an event in 10 000: it leaves margins of 3.5 to 4, where {lasting["trained_length"]} frames rarely show an event. The firm recipe asks for more:
+So the clip is not enough by itself. Training on {lasting["trained_length"]} frames says nothing about an event in 10 000: thresholds stop where {lasting["trained_length"]} frames rarely show an event. The firm recipe asks for more:
 
 ```yaml
 task: {{name: copy_first_input, noise_std: 0.15}}    # 1.5 times the noise that is expected
 training: {{learning_rate: 1.0e-2, margin: {{distance: 0.5, weight: 3.0}}}}
 ```
 
-Both are needed; `k4_louder` and `k4_margin` of the table have one each. Noise on the candidates (`candidate_noise`) does not do it.
+Recipes of the full study with one of the two, and with noise on the candidates (`candidate_noise`) in their place, show what each does.
 
 At {lasting["noisy_length"]} frames under more noise of the input than was expected, and under noise of the states, which a unit with levels then puts back to the nearest one as its latches do:
 
