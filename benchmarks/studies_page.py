@@ -93,7 +93,7 @@ Runs solved, all rates together, by the scale of the initial matrices:
 
 ![What of the gradient reaches the frames before](images/stability_gradient.svg)
 
-The gradient of a BMRU is blocked by events: where |c| reaches beta, s' = sign(c), and nothing of what was before passes. Between events the state is held, and the gradient with it, whole. Candidates of these networks start well below beta = 1, so that a BMRU starts without events and its gradient is as long as a CMRU's: what decides is whether the initial matrices make noise cross the threshold. The FQ-BMRU's initial candidates are near its upper threshold, so that its gradients end after a few frames as soon as matrices are larger. The minGRU's gate starts half open and forgets by half a frame, whatever the matrices.
+The gradient of a BMRU is blocked by events: where |c| reaches beta, s' = sign(c), and nothing of what was before passes. Between events the state is held, and the gradient with it, whole. Candidates of these networks start well below beta = 1, so that a BMRU starts without events and its gradient is as long as a CMRU's: what decides is whether the initial matrices make noise cross the threshold. In this implementation the BMRU's reported failure to learn without annealing is therefore one of larger initial matrices or higher noise, not of this task as such; the tables count how often. A flip-flop has to forget what was before the last pulse: a CMRU without levels counts pulses and cannot. The FQ-BMRU's initial candidates are near its upper threshold, so that its gradients end after a few frames as soon as matrices are larger. The minGRU's gate starts half open and forgets by half a frame, whatever the matrices.
 
 ## Retention: how long it lasts
 

@@ -81,7 +81,8 @@ def gradient_reach(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
         for number, (name, values) in enumerate(lines.items()):
             norms = np.asarray(values, dtype=float)[::-1]
             colour = COLOURS[number % len(COLOURS)]
-            axes.plot(np.arange(len(norms)), np.where(norms > 0, norms, np.nan), color=colour, label=name)
+            shown = np.maximum(norms, largest * 1e-10)
+            axes.plot(np.arange(len(norms)), shown, color=colour, label=name)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
