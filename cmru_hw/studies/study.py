@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -115,7 +115,10 @@ def _seconds_a_step(trial: Trial, steps: int) -> float:
 
 def _store(study: Study, folder: Path, trials: Mapping[str, Trial]) -> Store:
     plain = {key: trial.plain() for key, trial in trials.items()}
-    return Store(folder / JOBS, {"study": study.name, "trials": plain})
+    settings = (
+        {one.name: repr(getattr(study, one.name)) for one in fields(study)} if is_dataclass(study) else {}
+    )
+    return Store(folder / JOBS, {"study": study.name, "settings": settings, "trials": plain})
 
 
 def _measure(context: None, measurement: Measurement) -> Arrays:

@@ -50,6 +50,8 @@ def test_tiny(tmp_path: Path) -> None:
     assert all(len(row) == len(head) for row in rows)
     for name in ("plain", "firm", "input", "state"):
         assert (tmp_path / f"retention_{name}.svg").stat().st_size > 3000
+    with pytest.raises(ConfigError, match="holds results of settings"):
+        run_study(replace(study, lengths=(50, 150)), tmp_path, Farm(workers=1))
 
 
 def test_a_longer_sequence_begins_like_a_shorter_one() -> None:
