@@ -115,9 +115,9 @@ def _seconds_a_step(trial: Trial, steps: int) -> float:
 
 def _store(study: Study, folder: Path, trials: Mapping[str, Trial]) -> Store:
     plain = {key: trial.plain() for key, trial in trials.items()}
-    settings = (
-        {one.name: repr(getattr(study, one.name)) for one in fields(study)} if is_dataclass(study) else {}
-    )
+    settings: dict[str, str] = {}
+    if is_dataclass(study):
+        settings = {one.name: repr(getattr(study, one.name)) for one in fields(study)}
     return Store(folder / JOBS, {"study": study.name, "settings": settings, "trials": plain})
 
 
