@@ -1,4 +1,4 @@
-"""LRU and minGRU, the published units that the CMRU paper compares with."""
+"""LRU and minGRU, the published units that the CMRU paper compares with, and the GRU."""
 
 from __future__ import annotations
 
@@ -39,6 +39,44 @@ class MinGRUCell(Cell):
     def states(self, x: Tensor, s0: Tensor) -> Tensor:
         z = torch.sigmoid(self.gate(x))
         return linear_scan(1 - z, z * self.candidate(x), s0)
+
+
+class GRUCell(Cell):
+    """The gated recurrent unit of Cho et al. 2014, arXiv 1406.1078, as `torch.nn.GRU` computes it.
+
+    r = sigmoid(W_r x + b_r + U_r s + c_r); z = sigmoid(W_z x + b_z + U_z s + c_z);
+    n = tanh(W_n x + b_n + r (U_n s + c_n)); s' = (1 - z) n + z s; h = s. It goes from frame to frame.
+    Parameters: input.weight [3N, I], recurrent.weight [3N, N], their rows in the order r, z, n, and
+    input.bias, recurrent.bias [3N]; they start as those of `torch.nn.GRU`.
+
+    >>> import torch
+    >>> h, s = GRUCell(3, 4)(torch.zeros(2, 5, 3))
+    >>> torch.equal(h[:, -1], s)
+    True
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        self.input = nn.Linear(input_size, 3 * hidden_size, bias, device, dtype)
+        self.recurrent = nn.Linear(hidden_size, 3 * hidden_size, bias, device, dtype)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+
+    def states(self, x: Tensor, s0: Tensor) -> Tensor:
+        weights: list[Tensor] = [self.input.weight, self.recurrent.weight]
+        biased = self.input.bias is not None
+        if biased:
+            weights += [self.input.bias, self.recurrent.bias]
+        start = s0.unsqueeze(0).contiguous()
+        s: Tensor = torch.gru(x, start, weights, biased, 1, 0.0, self.training, False, True)[0]
+        return s
 
 
 class LRUCell(Cell):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cmru_hw.nn.baselines import LRUCell, MinGRUCell
+from cmru_hw.nn.baselines import GRUCell, LRUCell, MinGRUCell
 from cmru_hw.nn.cell import Cell
 from cmru_hw.nn.fq_bmru import FQBMRUCell
 from cmru_hw.nn.network_config import NetworkConfig
@@ -21,6 +21,7 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "alpha_cmru": AlphaCMRUCell,
     "lru": LRUCell,
     "min_gru": MinGRUCell,
+    "gru": GRUCell,
 }
 
 
@@ -39,11 +40,11 @@ class Block(nn.Module):
         self.gate = nn.Linear(hidden, size) if config.glu else None
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """x [B, T, H] -> (x', candidates or None, states)."""
+    def forward(self, x: Tensor, s0: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """x [B, T, H], s0 [B, N] (the unit's own if None) -> (x', candidates or None, states)."""
         inner = x if self.norm is None else self.norm(x)
         inner = inner.relu() if self.unit.rectifies_input else inner
-        s0 = self.unit.start(inner)
+        s0 = self.unit.start(inner) if s0 is None else s0
         c = None
         if isinstance(self.unit, ThresholdCell):
             c = self.unit.candidate(inner)

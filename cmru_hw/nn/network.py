@@ -25,7 +25,7 @@ WEIGHTS_FILE = "weights.safetensors"
 
 class Trace(TypedDict):
     """What a network did: `inputs` [B, T, H] of each block before any relu, `candidates` and `states`
-    [B, T, N] of each unit (no candidates for LRU and minGRU), `logits` [B, T, C]."""
+    [B, T, N] of each unit (no candidates for LRU, minGRU and GRU), `logits` [B, T, C]."""
 
     inputs: list[Tensor]
     candidates: list[Tensor]
@@ -76,6 +76,19 @@ class Network(nn.Module):
             if c is not None:
                 candidates.append(c)
         return {"inputs": inputs, "candidates": candidates, "states": states, "logits": self.readout(x)}
+
+    def resume(self, x: Tensor, states: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Logits [B, C] after the last frame of x [B, T, I], and each layer's state [B, N] there.
+
+        `states` are those before the first frame (the units' own if None), so a sequence may be given in
+        pieces, whose memory does not grow with it.
+        """
+        x = self.projection(x)
+        after = []
+        for layer, block in enumerate(self.layers):
+            x, _, s = block(x, None if states is None else states[layer])
+            after.append(s[:, -1].clone())
+        return self.readout(x[:, -1]), after
 
     @property
     def units(self) -> list[Cell]:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from cmru_hw.config import Strict
 from cmru_hw.nn.pooling import Pool
 
-UnitName = Literal["fq_bmru", "bmru", "cmru", "alpha_cmru", "lru", "min_gru"]
+UnitName = Literal["fq_bmru", "bmru", "cmru", "alpha_cmru", "lru", "min_gru", "gru"]
 Size = Annotated[int, Field(ge=1, le=2**20)]
 
 UNITS_WITH_OPTION: dict[str, tuple[UnitName, ...]] = {

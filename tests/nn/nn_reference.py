@@ -57,6 +57,14 @@ def min_gru(p, x, s):
     return new, new
 
 
+def gru(p, x, s):
+    size = len(s)
+    fed, kept = affine(p, "input", x), affine(p, "recurrent", s)
+    r, z = (1 / (1 + np.exp(-(fed[part] + kept[part]))) for part in (slice(size), slice(size, 2 * size)))
+    new = (1 - z) * np.tanh(fed[2 * size :] + r * kept[2 * size :]) + z * s
+    return new, new
+
+
 def lru(p, x, s):
     new = np.zeros(len(s), dtype=complex)
     for n in range(len(s)):

@@ -22,7 +22,7 @@ from cmru_hw.config import validate
 from cmru_hw.errors import ConfigError
 from cmru_hw.nn import Network, NetworkConfig, load_network, pool_scores, save_network
 
-UNITS = ["fq_bmru", "bmru", "cmru", "alpha_cmru", "lru", "min_gru"]
+UNITS = ["fq_bmru", "bmru", "cmru", "alpha_cmru", "lru", "min_gru", "gru"]
 STEPS = {unit: getattr(reference, unit) for unit in UNITS}
 SIZES = {"input_size": 3, "model_size": 4, "hidden_size": 5, "num_layers": 2, "num_classes": 3}
 
@@ -56,7 +56,7 @@ def test_network_equals_the_block_equation(unit, skip):
             x = y + x if skip else y
         logits = x @ p["readout.weight"].T + p["readout.bias"]
         np.testing.assert_allclose(trace["logits"][sequence].detach(), logits, atol=1e-12)
-    assert len(trace["candidates"]) == (0 if unit in ("lru", "min_gru") else 2)
+    assert len(trace["candidates"]) == (0 if unit in ("lru", "min_gru", "gru") else 2)
     torch.testing.assert_close(network.frame_logits(u), trace["logits"])
     torch.testing.assert_close(network(u), trace["logits"].mean(1))
 
@@ -162,7 +162,7 @@ def test_annealing_a_network():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"unit": "gru"}, "unit: Input should be 'fq_bmru'"),
+        ({"unit": "lstm"}, "unit: Input should be 'fq_bmru'"),
         ({"hidden_size": 0}, "hidden_size: Input should be greater than or equal to 1, got 0"),
         ({"hidden_size": 4.5}, "hidden_size"),
         ({"hidden_size": True}, "hidden_size"),

@@ -1,0 +1,1 @@
+"""Studies: many networks trained over seeds and settings, and what they show together."""
