@@ -218,7 +218,7 @@ class Design:
         """
         rows: list[dict[str, str | int | float | None]] = []
         for stage in self.stages:
-            constant = _constant_currents(stage)
+            constant = _constant_currents(stage, self.technology)
             weights = _weights(stage, self.signals)
             for part, array in stage.devices(self.technology).items():
                 for index, units in np.ndenumerate(array.units):
@@ -269,13 +269,12 @@ def _weights(stage: Stage, signals: Mapping[str, Stage]) -> dict[str, tuple[Arra
     }
 
 
-def _constant_currents(stage: Stage) -> dict[str, Array]:
+def _constant_currents(stage: Stage, technology: Technology) -> dict[str, Array]:
     """Currents (A) of references and of what repeats them, by part."""
     if isinstance(stage, Mirror):
         bias = np.abs(stage.bias)
-        return {
-            f"{part}_{sign}": bias for part in ("bias", "bias_reference") for sign in ("positive", "negative")
-        }
+        parts = [name for name in stage.devices(technology) if name.startswith("bias")]
+        return dict.fromkeys(parts, bias)
     if isinstance(stage, Latch):
         programmed = {"threshold": stage.i_threshold, "width": stage.i_width, "gain": stage.i_gain}
         return {f"reference_{name}": current for name, current in programmed.items()}

@@ -7,18 +7,20 @@ expected.json. Ends with 1 if a decision is another.
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 
 
-def logits(measured, expected, frame):
+def logits(measured: dict[str, float], expected: dict[str, Any], frame: int) -> list[float]:
     """Of a frame, from the currents of the output stages."""
     signs = [1.0, -1.0]
     values = [
         sum(
             sign * measured[f"out_{stage}_{j}_frame_{frame}"]
-            for sign, stage in zip(signs, expected["outputs"])
+            for sign, stage in zip(signs, expected["outputs"], strict=False)
         )
         / expected["logit_current_a"]
         for j in range(expected["size"])
@@ -26,25 +28,27 @@ def logits(measured, expected, frame):
     if expected["readout"] is None:
         return values
     weight, bias = expected["readout"]
-    return [sum(w * v for w, v in zip(row, values)) + b for row, b in zip(weight, bias)]
+    return [
+        sum(w * v for w, v in zip(row, values, strict=True)) + b for row, b in zip(weight, bias, strict=True)
+    ]
 
 
-def first_best(scores):
+def first_best(scores: Sequence[float]) -> int:
     """The winning class; ties go to the lowest."""
     return scores.index(max(scores))
 
 
-def decision(rows, pool):
+def decision(rows: list[list[float]], pool: str) -> int:
     """Of logits by frame."""
     if pool == "last":
         return first_best(rows[-1])
     if pool == "vote":
         won = [first_best(row) for row in rows]
         return first_best([won.count(k) for k in range(len(rows[0]))])
-    return first_best([sum(column) for column in zip(*rows)])
+    return first_best([sum(column) for column in zip(*rows, strict=True)])
 
 
-def main():
+def main() -> None:
     """Print a line an input."""
     expected = json.loads((HERE / "expected.json").read_text())
     wrong = 0

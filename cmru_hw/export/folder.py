@@ -79,7 +79,7 @@ def _libraries(design: Design, one: Job, spoken: Dialect, models: str | None) ->
     found = {}
     for name, content in one.files.items():
         text = content if isinstance(content, str) else content.read_text(encoding="utf-8")
-        stem, _, suffix = name.rpartition(".")
+        stem = name.rpartition(".")[0]
         target = name if isinstance(spoken, Ngspice) else f"{stem}.{spoken.suffix}"
         if name == MODELS and models is not None:
             line = spoken.include(models)
@@ -150,8 +150,8 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 _SAYS = {
     "network": "the circuit: a cell a stage, a block a layer, and `network`, which holds them all",
-    "models": "model hook: subcircuits `nfet` and `pfet`, terminals d g s b, parameters W L (m), the number in "
-    "parallel and dvt (V)",
+    "models": "model hook: subcircuits `nfet` and `pfet`, terminals d g s b, parameters W L (m), the number "
+    "in parallel and dvt (V)",
     "testbench": "supplies, clocks, input currents, starting voltages and the run",
     "sizes": "every transistor: W, L, number in parallel, weight as trained and as mapped, constant current",
     "bias_currents": "every reference current",
@@ -173,8 +173,8 @@ def _readme(
     ran = (
         "The package simulates this circuit with this simulator."
         if spoken.ran
-        else f"Not run: no {spoken.name} was at hand when this was written. What was checked is that the files "
-        "say the circuit that ngspice runs; try the smallest testbench first, and the models before that."
+        else f"Not run: no {spoken.name} was at hand when this was written. What was checked is that the "
+        "files say the circuit that ngspice runs; try the smallest testbench first, and the models before that."
     )
     if isinstance(spoken, Ngspice):
         after = "python3 check.py"
