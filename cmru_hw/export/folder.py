@@ -18,6 +18,7 @@ from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
 from cmru_hw.export.cards import Cell, Element, hierarchy, read
 from cmru_hw.export.dialects import Dialect, Ngspice, Run, dialect
+from cmru_hw.primitives.latch import Latch
 from cmru_hw.primitives.signal import source_net
 from cmru_hw.spice.job import LATCH, Job, Transient
 from cmru_hw.spice.netlist import MODELS
@@ -60,6 +61,9 @@ def export(
         bias = _bias_rows(cells)
     files["sizes.csv"] = _csv(design.to_table())
     files["bias_currents.csv"] = _csv(bias)
+    if latches := _latch_rows(design):
+        files["verilog_a/latch.va"] = packaged("export", "latch.va").read_text(encoding="utf-8")
+        files["verilog_a/latches.csv"] = _csv(latches)
     files["expected.json"] = json.dumps(_expected(design, benches), indent=1) + "\n"
     files["check.py"] = packaged("export", "check.py").read_text(encoding="utf-8")
     if isinstance(spoken, Ngspice):
@@ -124,6 +128,22 @@ def _bias_rows(cells: Iterable[Cell]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _latch_rows(design: Design) -> list[dict[str, Any]]:
+    """Parameters of the module in `latch.va` for every 9T latch, as calibrated, at the candidate's diode."""
+    rows = []
+    for stage in design.stages:
+        if isinstance(stage, Latch):
+            currents = stage.currents(design.signals, {}, design.technology)
+            up, down = stage.thresholds(currents, {})
+            rows += [
+                {"instance": f"{stage.name}_{j}", "up": float(up[j]), "down": max(float(down[j]), 0.0),
+                 "gain": float(currents["gain"][j]), "capacitance": stage.capacitance,
+                 "supply": design.facts.supply, "starts": int(stage.initial_state[j] > 0)}
+                for j in range(stage.size)
+            ]  # fmt: skip
+    return rows
+
+
 def _expected(design: Design, benches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What `check.py` decides from, and what it should come to."""
     facts = design.facts
@@ -149,6 +169,8 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 _SAYS = {
+    "verilog_a/latch.va": "the 9T latch in Verilog-A",
+    "verilog_a/latches": "its parameters for every latch, as calibrated (SI units)",
     "network": "the circuit: a cell a stage, a block a layer, and `network`, which holds them all",
     "models": "model hook: subcircuits `nfet` and `pfet`, terminals d g s b, parameters W L (m), the number "
     "in parallel and dvt (V)",
@@ -174,7 +196,7 @@ def _readme(
         "The package simulates this circuit with this simulator."
         if spoken.ran
         else f"Not run: no {spoken.name} was at hand when this was written. What was checked is that the "
-        "files say the circuit that ngspice runs; try the smallest testbench first, and the models before that."
+        "files say the circuit that ngspice runs; try the smallest testbench first."
     )
     if isinstance(spoken, Ngspice):
         after = "python3 check.py"

@@ -28,7 +28,7 @@ LANGUAGES = ("ngspice", "spectre", "xyce", "ltspice")
 SUFFIX = {"spectre": "scs"}
 
 
-def small(unit: str = "fq_bmru", **options: str) -> tuple[Design, Stimulus]:
+def small(unit: str = "fq_bmru", **options: str | int) -> tuple[Design, Stimulus]:
     """One layer of two cells and two inputs of four frames."""
     network = random_network(1, unit=unit, num_layers=1, model_size=2, hidden_size=2, num_classes=3)
     design = map_network(network, load_technology("generic180"), MappingConfig(**options))[0]
@@ -94,7 +94,7 @@ def test_a_wrong_decision_is_told(folders: dict[str, Path], tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"accumulator": "integrator"}])
 def test_a_clocked_design_gives_the_listed_decisions(tmp_path: Path, options: dict[str, str]) -> None:
-    export(*small("cmru", levels="2", **options), tmp_path / "made")
+    export(*small("cmru", levels=2, **options), tmp_path / "made")
     assert run_alone(tmp_path / "made", tmp_path / "alone").count("expected") == 2
 
 
@@ -149,6 +149,31 @@ def test_tables_hold_every_transistor_and_reference(folders: dict[str, Path]) ->
     assert total == pytest.approx(sum(stage.bias_current for stage in design.stages))
     given = [row["current_a"] for row in design.to_table() if "reference" in str(row["device"])]
     assert np.sum(given) == pytest.approx(total)
+
+
+def test_verilog_a_latches_have_the_thresholds_of_the_behavioural_model(folders: dict[str, Path]) -> None:
+    """Compiled with OpenVAF: the net current into v0 changes sign at the thresholds."""
+    openvaf = pytest.importorskip("openvaf_py")
+    (module,) = openvaf.compile_va(str(folders["ngspice"] / "verilog_a" / "latch.va"))
+    node = [each["name"] for each in module.get_dae_system()["nodes"]].index("v0")
+    with (folders["ngspice"] / "verilog_a" / "latches.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    design = small()[0]
+    up, down = design.thresholds(0, {})
+    assert len(rows) == 2
+    for j, row in enumerate(rows):
+        given = dict.fromkeys(module.param_names, 0.0) | module.get_param_defaults() | {"mfactor": 1.0}
+        given |= {name: float(row[name]) for name in ("up", "down", "gain", "capacitance", "supply")}
+
+        def inflow(candidate: float, volts: float, given: dict[str, float] = given) -> float:
+            asked = given | {"I(candidate)": candidate, "V(v0,gnd)": volts}
+            return -float(module.run_init_eval(asked)[0][node][0])
+
+        for candidate in np.linspace(0.0, 2 * up[j], 201):
+            if min(abs(candidate - up[j]), abs(candidate - down[j])) < 1e-14:
+                continue
+            assert (inflow(candidate, 0.0) > 0) == (candidate > up[j])
+            assert (inflow(candidate, 0.8) < 0) == (candidate < down[j])
 
 
 def test_what_was_not_run_is_said(folders: dict[str, Path]) -> None:
