@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cli_files import Command
 
+from cmru_hw.design import load_design
+
 
 def test_it_writes_the_folder(design: Path, x: Path, tmp_path: Path, command: Command) -> None:
     done = command("export", design, "--input", x, "--dialect", "xyce", "-o", tmp_path / "made", "--json")
@@ -34,3 +36,15 @@ def test_an_unsafe_model_file_is_refused(design: Path, tmp_path: Path, command: 
     done = command("export", design, "--models", "a\n.control", "-o", tmp_path / "made")
     assert done.code == 2
     assert "is not safe in a netlist" in done.err
+
+
+def test_the_diagram_names_every_stage_and_is_the_same_each_time(
+    design: Path, tmp_path: Path, command: Command
+) -> None:
+    pictures = []
+    for name in ("a", "b"):
+        assert command("export", design, "-o", tmp_path / name).code == 0
+        pictures.append((tmp_path / name / "network.svg").read_text())
+    assert pictures[0] == pictures[1]
+    stages = [stage.name for stage in load_design(design).stages]
+    assert all(f"<!-- {name} -->" in pictures[0] for name in stages)
