@@ -12,6 +12,7 @@ from cmru_hw.report.plots import BEHAVIORAL, FAINT, INK, SPICE, styled
 
 WIDE, HIGH = 1.75, 0.62  # inch, of a box
 ACROSS, DOWN = 2.1, 1.15  # inch, from box to box
+SIDE = 0.7  # inch, for arrows around boxes
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ def block_diagram(boxes: Mapping[str, Box]) -> Figure:
         for row, level in enumerate(levels)
         for k, name in enumerate(level)
     }
-    figure = Figure(figsize=(widest * ACROSS, len(levels) * DOWN))
+    figure = Figure(figsize=(widest * ACROSS + 2 * SIDE, len(levels) * DOWN))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, widest * ACROSS), ylim=(-len(levels) * DOWN, 0))
+    axes.set(xlim=(-SIDE, widest * ACROSS + SIDE), ylim=(-len(levels) * DOWN, 0))
     axes.axis("off")
     middle = widest * ACROSS / 2
     for name, box in boxes.items():
