@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cmru_hw.design import Design
     from cmru_hw.farm import Farm, Store
     from cmru_hw.mapping import MappingReport
+    from cmru_hw.report.diagram import Box
     from cmru_hw.result import Result
     from cmru_hw.stimulus import Stimulus
 
@@ -474,18 +475,9 @@ def power(
 
     Example: cmru-hw power out/design --input x.npy
     """
-    import numpy as np
-
     from cmru_hw.analysis.power import power as analyse
-    from cmru_hw.design import load_design
-    from cmru_hw.stimulus import make_stimulus
 
-    if input is None:
-        built = load_design(design).at(temperature, supply)
-        rest = np.zeros((1, 10, built.facts.input_size))
-        stimulus = make_stimulus(rest, built.facts.input_size, built.facts.frame_period)
-    else:
-        built, stimulus = _load(design, input, temperature, supply)
+    built, stimulus = _load_or_rest(design, input, temperature, supply)
     engines = list(Engine) if engine is None else [engine]
     found: dict[str, Any] = {"input": "at rest" if input is None else str(input)}
     for one in engines:
@@ -502,6 +494,40 @@ def power(
         table.add_row(key, *(f"{part[key] * 1e9:.3f}" if key in part else "0" for part in parts))
     table.add_row("total", *(f"{found[one.value]['power_w'] * 1e9:.3f}" for one in engines))
     Console().print(table)
+
+
+@app.command()
+def export(
+    design: DesignDir,
+    output: Out,
+    dialect: Annotated[str, typer.Option(help="ngspice, spectre, xyce or ltspice.")] = "ngspice",
+    input: Annotated[Optional[Path], typer.Option("--input", help="As for simulate.")] = None,  # noqa: UP045
+    models: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Your own model file, to be included instead of the technology's."),
+    ] = None,
+    temperature: Temperature = None,
+    supply: Supply = None,
+    as_json: Json = False,
+) -> None:
+    """Write netlist, testbenches, expected decisions, sizes and bias currents for a simulator.
+
+    Example: cmru-hw export out/design --input x.npy --dialect ngspice -o out/netlist
+    """
+    from cmru_hw.config import write_atomically
+    from cmru_hw.export import export as write
+    from cmru_hw.report.diagram import block_diagram
+    from cmru_hw.report.plots import svg
+
+    _check_folder(output)
+    built, stimulus = _load_or_rest(design, input, temperature, supply)
+    names = write(built, stimulus, output, dialect, models)
+    write_atomically(output / "network.svg", svg(block_diagram(_boxes(built))))
+    names.append("network.svg")
+    if as_json:
+        _print_json({"dialect": dialect, "files": names})
+    else:
+        _print_rows(str(output), [(name, dialect) for name in names])
 
 
 @app.command()
@@ -728,6 +754,36 @@ def _load(
             f"got {shortest:g}"
         )
     return built, stimulus
+
+
+def _boxes(design: Design) -> dict[str, Box]:
+    """The design as a diagram shows it."""
+    from cmru_hw.report.diagram import Box
+
+    return {
+        stage.name: Box(
+            stage.kind.replace("_", " "), stage.size,
+            sum(array.count for array in stage.devices(design.technology).values()),
+            [name for name, _ in stage.taken()], stage.name in design.facts.states,
+        )
+        for stage in design.stages
+    }  # fmt: skip
+
+
+def _load_or_rest(
+    design: Path, input: Path | None, temperature: float | None, supply: float | None
+) -> tuple[Design, Stimulus]:
+    """A design with inputs from a file, or with ten frames of zero input."""
+    import numpy as np
+
+    from cmru_hw.design import load_design
+    from cmru_hw.stimulus import make_stimulus
+
+    if input is not None:
+        return _load(design, input, temperature, supply)
+    built = load_design(design).at(temperature, supply)
+    rest = np.zeros((1, 10, built.facts.input_size))
+    return built, make_stimulus(rest, built.facts.input_size, built.facts.frame_period)
 
 
 @app.command()

@@ -30,7 +30,7 @@ from cmru_hw.primitives.integrator import Integrator
 from cmru_hw.primitives.latch import Latch
 from cmru_hw.primitives.latch_bank import LatchBank
 from cmru_hw.primitives.mirror import Input, Mirror, Term
-from cmru_hw.primitives.signal import Decider, Memory, Signal, devices_of
+from cmru_hw.primitives.signal import Decider, Memory, Signal, block_of, devices_of
 from cmru_hw.technology import TYPICAL, Polarity, Technology, load_technology
 
 Stage = Input | Mirror | Latch | WindowComparator | LatchBank | Integrator
@@ -209,6 +209,35 @@ class Design:
         write_atomically(folder / "design.safetensors", tensors)
         write_atomically(folder / "design.yaml", text)
 
+    def to_table(self) -> list[dict[str, str | int | float | None]]:
+        """A row for every transistor that is there, as plain values.
+
+        Keys: `block`, `instance` (the stage), `primitive`, `device`, `polarity`, `w_um`, `l_um`, `units` (in
+        parallel); of a weight what was `trained` and what it was `mapped` to; `current_a` of a branch whose
+        current is constant. None where there is no such value.
+        """
+        rows: list[dict[str, str | int | float | None]] = []
+        for stage in self.stages:
+            constant = _constant_currents(stage, self.technology)
+            weights = _weights(stage, self.signals)
+            for part, array in stage.devices(self.technology).items():
+                for index, units in np.ndenumerate(array.units):
+                    if not units:
+                        continue
+                    trained, mapped = (
+                        (float(of[index]) for of in weights[part]) if part in weights else (None,) * 2
+                    )
+                    rows.append(
+                        {
+                            "block": block_of(stage.name), "instance": stage.name, "primitive": stage.kind,
+                            "device": f"{part}[{','.join(map(str, index))}]", "polarity": array.polarity,
+                            "w_um": array.geometry.w_um, "l_um": array.geometry.l_um, "units": int(units),
+                            "trained": trained, "mapped": mapped,
+                            "current_a": float(constant[part][index]) if part in constant else None,
+                        }
+                    )  # fmt: skip
+        return rows
+
     @property
     def fingerprint(self) -> str:
         """Short hash of the design and its technology card."""
@@ -227,6 +256,31 @@ class Design:
         }
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         return to_yaml(content), save_tensors(contiguous)
+
+
+def _weights(stage: Stage, signals: Mapping[str, Stage]) -> dict[str, tuple[Array, Array]]:
+    """Trained and mapped weights by part, of the transistors that make them."""
+    if not isinstance(stage, Mirror):
+        return {}
+    return {
+        stage.part(term, positive): (term.trained, term.units / signals[term.source].diode_units)
+        for term in stage.terms
+        for positive in (True, False)
+    }
+
+
+def _constant_currents(stage: Stage, technology: Technology) -> dict[str, Array]:
+    """Currents (A) of references and of what repeats them, by part."""
+    if isinstance(stage, Mirror):
+        bias = np.abs(stage.bias)
+        parts = [name for name in stage.devices(technology) if name.startswith("bias")]
+        return dict.fromkeys(parts, bias)
+    if isinstance(stage, Latch):
+        programmed = {"threshold": stage.i_threshold, "width": stage.i_width, "gain": stage.i_gain}
+        return {f"reference_{name}": current for name, current in programmed.items()}
+    if isinstance(stage, WindowComparator) and not stage.threshold_signal:
+        return {"diode": stage.i_threshold}
+    return {}
 
 
 def load_design(folder: Path) -> Design:

@@ -1,0 +1,50 @@
+"""`cmru-hw export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cli_files import Command
+
+from cmru_hw.design import load_design
+
+
+def test_it_writes_the_folder(design: Path, x: Path, tmp_path: Path, command: Command) -> None:
+    done = command("export", design, "--input", x, "--dialect", "xyce", "-o", tmp_path / "made", "--json")
+    assert done.code == 0, done.err
+    for name in json.loads(done.out)["files"]:
+        assert (tmp_path / "made" / name).stat().st_size > 0
+
+
+def test_without_input_the_circuit_is_at_rest(design: Path, tmp_path: Path, command: Command) -> None:
+    assert command("export", design, "-o", tmp_path / "made").code == 0
+    (bench,) = json.loads((tmp_path / "made" / "expected.json").read_text())["testbenches"]
+    assert bench["frames"] == 10
+
+
+def test_an_unknown_dialect_is_refused_by_name(design: Path, tmp_path: Path, command: Command) -> None:
+    done = command("export", design, "--dialect", "hspice", "-o", tmp_path / "made")
+    assert done.code == 2
+    assert done.err.splitlines() == [
+        "cmru-hw: error: dialect: must be one of ngspice, spectre, xyce, ltspice, got 'hspice'"
+    ]
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_unsafe_model_file_is_refused(design: Path, tmp_path: Path, command: Command) -> None:
+    done = command("export", design, "--models", "a\n.control", "-o", tmp_path / "made")
+    assert done.code == 2
+    assert "is not safe in a netlist" in done.err
+
+
+def test_the_diagram_names_every_stage_and_is_the_same_each_time(
+    design: Path, tmp_path: Path, command: Command
+) -> None:
+    pictures = []
+    for name in ("a", "b"):
+        assert command("export", design, "-o", tmp_path / name).code == 0
+        pictures.append((tmp_path / name / "network.svg").read_text())
+    assert pictures[0] == pictures[1]
+    stages = [stage.name for stage in load_design(design).stages]
+    assert all(f"<!-- {name} -->" in pictures[0] for name in stages)

@@ -1,0 +1,202 @@
+"""The exported folder: runs by itself in ngspice, says the same circuit in every dialect, refuses by name."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hardware_networks import random_input, random_network
+from PySpice.Spice.Parser import SpiceParser
+
+from cmru_hw.design import Design
+from cmru_hw.errors import ConfigError
+from cmru_hw.export import export
+from cmru_hw.mapping import MappingConfig, map_network
+from cmru_hw.spice.ngspice import find_ngspice
+from cmru_hw.stimulus import Stimulus, make_stimulus
+from cmru_hw.technology import load_technology
+
+GOLDEN = Path(__file__).parent / "golden"
+LANGUAGES = ("ngspice", "spectre", "xyce", "ltspice")
+SUFFIX = {"spectre": "scs"}
+
+
+def small(unit: str = "fq_bmru", **options: str | int) -> tuple[Design, Stimulus]:
+    """One layer of two cells and two inputs of four frames."""
+    network = random_network(1, unit=unit, num_layers=1, model_size=2, hidden_size=2, num_classes=3)
+    design = map_network(network, load_technology("generic180"), MappingConfig(**options))[0]
+    return design, make_stimulus(3 * random_input(2, 2, 4), 3, design.facts.frame_period)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = {name: tmp_path_factory.mktemp(name) for name in LANGUAGES}
+    for name, folder in made.items():
+        export(*small(), folder, name)
+    return made
+
+
+def run_alone(folder: Path, elsewhere: Path) -> str:
+    """Copy a folder, run every testbench with `ngspice -b`, and say what check.py prints."""
+    shutil.copytree(folder, elsewhere)
+    for bench in sorted(elsewhere.glob("testbench_*.cir")):
+        with (elsewhere / f"{bench.name}.log").open("w") as log:
+            command = [find_ngspice()[0], "-b", bench.name]
+            subprocess.run(
+                command, cwd=elsewhere, stdout=log, stderr=subprocess.PIPE, check=True, timeout=300
+            )
+    done = subprocess.run(
+        [sys.executable, "check.py"], cwd=elsewhere, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def parts(text: str) -> list[tuple[str, list[str]]]:
+    """Elements of a netlist as (name, nets and model), in order; read without the package."""
+    joined = re.sub(r"\n\+", " ", text)
+    found = []
+    for line in joined.splitlines():
+        if re.match(r"[XVIMC]\w* ", line):
+            words = [w for w in line.replace("(", " ").replace(")", " ").split() if "=" not in w]
+            found.append((words[0], [w for w in words[1:] if w not in ("PARAMS:", "isource")]))
+    return found
+
+
+@pytest.mark.parametrize("language", ["ngspice", "ltspice"])
+def test_a_copied_folder_gives_the_listed_decisions_in_ngspice(
+    folders: dict[str, Path], tmp_path: Path, language: str
+) -> None:
+    """ngspice reads LTspice's words too, though it is not LTspice."""
+    said = run_alone(folders[language], tmp_path / "alone")
+    listed = json.loads((folders[language] / "expected.json").read_text())["testbenches"]
+    expected = [f"{one['file']}: decision {one['decision']}, expected {one['decision']}" for one in listed]
+    assert said.splitlines() == expected
+    assert len(expected) == 2
+
+
+def test_a_wrong_decision_is_told(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "wrong"
+    run_alone(folders["ngspice"], folder)
+    content = json.loads((folder / "expected.json").read_text())
+    content["testbenches"][0]["decision"] += 1
+    (folder / "expected.json").write_text(json.dumps(content))
+    assert subprocess.run([sys.executable, "check.py"], cwd=folder, check=False, timeout=60).returncode == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"accumulator": "integrator"}])
+def test_a_clocked_design_gives_the_listed_decisions(tmp_path: Path, options: dict[str, str]) -> None:
+    export(*small("cmru", levels=2, **options), tmp_path / "made")
+    assert run_alone(tmp_path / "made", tmp_path / "alone").count("expected") == 2
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_every_dialect_says_the_same_circuit(folders: dict[str, Path], language: str) -> None:
+    text = {
+        name: (folders[name] / f"network.{SUFFIX.get(name, 'cir')}").read_text()
+        for name in ("ngspice", language)
+    }
+    constant = [(name, nets[:2] if name[0] == "I" else nets) for name, nets in parts(text["ngspice"])]
+    assert [(name, nets[:2] if name[0] == "I" else nets) for name, nets in parts(text[language])] == constant
+    counts = {name: sorted(re.findall(r"\b(?:M|units)=(\d+)", text[name])) for name in text}
+    assert counts[language] == counts["ngspice"]
+
+
+@pytest.mark.parametrize("language", ["ngspice", "ltspice"])
+def test_pyspice_reads_the_circuit(folders: dict[str, Path], language: str) -> None:
+    """Its parser is not ours."""
+    stages = {stage.name for stage in small()[0].stages}
+    text = (folders[language] / "network.cir").read_text()
+    cells = {cell.name for cell in SpiceParser(source=f"{text}\n.end\n").subcircuits}
+    assert stages | {"network", "block_layer0"} <= cells
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_golden_files(folders: dict[str, Path], language: str) -> None:
+    """The cell of a latch and how it is written; made again by deleting them and running this twice."""
+    suffix = SUFFIX.get(language, "cir")
+    text = (folders[language] / f"network.{suffix}").read_text()
+    (cell,) = re.findall(r"^\.?subckt layer0_latch.*?ends layer0_latch$", text, re.MULTILINE | re.DOTALL)
+    golden = GOLDEN / f"latch.{language}.txt"
+    assert cell + "\n" == golden.read_text(encoding="utf-8")
+
+
+def test_the_files_are_the_same_each_time(folders: dict[str, Path], tmp_path: Path) -> None:
+    for name in export(*small(), tmp_path):
+        assert (tmp_path / name).read_text() == (folders["ngspice"] / name).read_text()
+
+
+def test_tables_hold_every_transistor_and_reference(folders: dict[str, Path]) -> None:
+    design = small()[0]
+    with (folders["ngspice"] / "sizes.csv").open() as file:
+        sizes = list(csv.DictReader(file))
+    assert sum(int(row["units"]) for row in sizes) == design.transistors
+    area = sum(int(row["units"]) * float(row["w_um"]) * float(row["l_um"]) for row in sizes) * 1e-12
+    assert area == pytest.approx(design.area)
+    weights = [row for row in design.to_table() if row["trained"] is not None]
+    # The network's weights are whole sixteenths, so mapping keeps them.
+    assert [row["mapped"] for row in weights] == pytest.approx([row["trained"] for row in weights])
+    with (folders["ngspice"] / "bias_currents.csv").open() as file:
+        total = sum(float(row["current_a"]) for row in csv.DictReader(file))
+    assert total == pytest.approx(sum(stage.bias_current for stage in design.stages))
+    given = [row["current_a"] for row in design.to_table() if "reference" in str(row["device"])]
+    assert np.sum(given) == pytest.approx(total)
+
+
+def test_verilog_a_latches_have_the_thresholds_of_the_behavioural_model(folders: dict[str, Path]) -> None:
+    """Compiled with OpenVAF: the net current into v0 changes sign at the thresholds."""
+    openvaf = pytest.importorskip("openvaf_py")
+    (module,) = openvaf.compile_va(str(folders["ngspice"] / "verilog_a" / "latch.va"))
+    node = [each["name"] for each in module.get_dae_system()["nodes"]].index("v0")
+    with (folders["ngspice"] / "verilog_a" / "latches.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    design = small()[0]
+    up, down = design.thresholds(0, {})
+    assert len(rows) == 2
+    for j, row in enumerate(rows):
+        given = dict.fromkeys(module.param_names, 0.0) | module.get_param_defaults() | {"mfactor": 1.0}
+        given |= {name: float(row[name]) for name in ("up", "down", "gain", "capacitance", "supply")}
+
+        def inflow(candidate: float, volts: float, given: dict[str, float] = given) -> float:
+            asked = given | {"I(candidate)": candidate, "V(v0,gnd)": volts}
+            return -float(module.run_init_eval(asked)[0][node][0])
+
+        for candidate in np.linspace(0.0, 2 * up[j], 201):
+            if min(abs(candidate - up[j]), abs(candidate - down[j])) < 1e-14:
+                continue
+            assert (inflow(candidate, 0.0) > 0) == (candidate > up[j])
+            assert (inflow(candidate, 0.8) < 0) == (candidate < down[j])
+
+
+def test_what_was_not_run_is_said(folders: dict[str, Path]) -> None:
+    assert "Not run" not in (folders["ngspice"] / "README.md").read_text()
+    for language in LANGUAGES[1:]:
+        assert f"Not run: no {language}" in (folders[language] / "README.md").read_text()
+
+
+def test_own_models_are_included_instead(tmp_path: Path) -> None:
+    export(*small(), tmp_path, "spectre", "../pdk/fets.scs")
+    hook = (tmp_path / "models.scs").read_text()
+    assert 'include "../pdk/fets.scs"' in hook
+    assert "subckt nfet (" not in hook
+
+
+@pytest.mark.parametrize(
+    ("language", "models", "said"),
+    [("hspice", None, "dialect: must be one of ngspice, spectre, xyce, ltspice, got 'hspice'"),
+     ("ngspice", "a b\n.control", "models: .* is not safe in a netlist")],
+)  # fmt: skip
+def test_bad_input_is_refused_before_anything_is_written(
+    tmp_path: Path, language: str, models: str | None, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        export(*small(), tmp_path, language, models)
+    assert not list(tmp_path.iterdir())
