@@ -7,7 +7,7 @@ that meet bear the same name; a bulk is at its rail.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +50,7 @@ def transistors(file: str, cell: str, sizes: Mapping[str, float]) -> dict[str, T
 
 def latch(technology: Technology) -> str:
     """The nine-transistor latch, an output diode of 16 unit transistors, as SVG."""
-    sizes = (
-        _wl("", technology.unit) | _wl("S", technology.switch) | {"U": technology.latch_units, "UOUT": 16}
-    )
+    sizes = _wl("", technology.unit) | _wl("S", technology.switch) | {"U": technology.latch_units, "UOUT": 16}
     cell = transistors("latch_9t.sub", "latch_9t", sizes)
     return draw(cell, [["M1", None, "M2"], ["M9", None, None], ["M7", "M6", "M8"], ["M4", "M3", "M5"]])
 
@@ -102,6 +100,16 @@ DRAWINGS: dict[str, dict[str, Callable[[Technology], str]]] = {
 """By the primitive's kind and the name of the drawing."""
 
 
+def drawings(kinds: Collection[str], technology: Technology) -> dict[str, str]:
+    """SVG by file name, of the primitives of these kinds that have a drawing."""
+    return {
+        f"{name}.svg": drawn(technology)
+        for kind, made in DRAWINGS.items()
+        if kind in kinds
+        for name, drawn in made.items()
+    }
+
+
 def _wl(suffix: str, size: Geometry) -> dict[str, float]:
     return {f"W{suffix}": size.w_um, f"L{suffix}": size.l_um}
 
@@ -112,15 +120,18 @@ def draw(cell: Mapping[str, Transistor], columns: Columns) -> str:
     from schemdraw import elements as elm
 
     drawing = schemdraw.Drawing(canvas="svg", show=False)
-    drawing.config(fontsize=11, font="DejaVu Sans, Verdana, sans-serif", color=INK, lw=1.3, bgcolor="white")
+    drawing.config(
+        fontsize=11, font="DejaVu Sans, Verdana, sans-serif", color=INK, lw=1.3, bgcolor="white", margin=0.4
+    )
 
     def wire(*points: tuple[float, float]) -> None:
         for start, end in zip(points, points[1:], strict=False):
             drawing.add(elm.Line().at(start).to(end))
 
     def text(words: str, x: float, y: float, side: str = "left") -> None:
-        drawing.add(elm.Label().at((x, y)).label(words, loc="center", halign=side, ofst=(0, 0)))
+        drawing.add(elm.Label().theta(0).at((x, y)).label(words, loc="center", halign=side, ofst=(0, 0)))
 
+    nodes: dict[tuple[float, float], str] = {}
     for column, names in enumerate(columns):
         x = column * ACROSS
         for row, name in enumerate(names):
@@ -137,8 +148,7 @@ def draw(cell: Mapping[str, Transistor], columns: Columns) -> str:
                 if net in ("vdd", "0"):
                     drawing.add((elm.Vdd() if net == "vdd" else elm.Ground()).at((x, end)))
                 else:
-                    drawing.add(elm.Dot(radius=0.06).at((x, end)))
-                    text(net, x + 0.12, end)
+                    nodes[x, end] = net
             if one.gate == one.drain:
                 end = y + (DOWN / 2 if one.polarity == "n" else -DOWN / 2)
                 wire((gate[0], gate[1]), (gate[0], end), (x, end))
@@ -146,4 +156,13 @@ def draw(cell: Mapping[str, Transistor], columns: Columns) -> str:
                 text(one.gate, gate[0] - 0.08, gate[1], "right")
             text(name, x + 0.2, y + 0.22)
             text(one.size, x + 0.2, y - 0.22)
+    for (x, y), net in nodes.items():
+        drawing.add(elm.Dot(radius=0.06).at((x, y)))
+        text(net, x + 0.12, y - 0.22)
+        below = (x, y - DOWN)
+        if nodes.get(below) == net:
+            wire((x, y), below)
+        beside = (x + ACROSS, y)
+        if nodes.get(beside) == net:
+            wire((x, y), beside)
     return drawing.get_imagedata("svg").decode("utf-8")
