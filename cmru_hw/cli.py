@@ -514,6 +514,8 @@ def export(
 
     Example: cmru-hw export out/design --input x.npy --dialect ngspice -o out/netlist
     """
+    from importlib.util import find_spec
+
     from cmru_hw.config import write_atomically
     from cmru_hw.export import export as write
     from cmru_hw.report.diagram import block_diagram
@@ -524,6 +526,12 @@ def export(
     names = write(built, stimulus, output, dialect, models)
     write_atomically(output / "network.svg", svg(block_diagram(_boxes(built))))
     names.append("network.svg")
+    if find_spec("schemdraw"):
+        from cmru_hw.report.schematics import drawings
+
+        for name, text in drawings({stage.kind for stage in built.stages}, built.technology).items():
+            write_atomically(output / "schematics" / name, text)
+            names.append(f"schematics/{name}")
     if as_json:
         _print_json({"dialect": dialect, "files": names})
     else:

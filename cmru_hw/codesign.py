@@ -22,6 +22,7 @@ from cmru_hw.config import Strict, load, packaged, program_hash, validate, write
 from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
+from cmru_hw.export import export
 from cmru_hw.farm import Farm, Store
 from cmru_hw.mapping import MappingConfig, check_mappable, equalize, map_folder, weight_units
 from cmru_hw.nn.network import Network, NetworkConfig, load_network, save_network
@@ -31,7 +32,7 @@ from cmru_hw.report.codesign import write_codesign_report
 from cmru_hw.scaling import has_free_factors
 from cmru_hw.spice.latch_bench import measure_hysteresis
 from cmru_hw.spice.ngspice import find_ngspice
-from cmru_hw.spice.simulate import job, simulate, write_deck
+from cmru_hw.spice.simulate import simulate
 from cmru_hw.stimulus import Stimulus, make_stimulus
 from cmru_hw.technology import Technology, load_technology
 from cmru_hw.training import Planned, Task, TaskConfig, TrainingConfig, load_task, train
@@ -239,7 +240,7 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
 
     chosen = np.linspace(0, len(stimulus) - 1, config.simulation.inputs).round().astype(int).tolist()
     some = stimulus.select(chosen)
-    write_deck(job(design, some, 0), out / "netlist")
+    export(design, some.select([0]), out / "netlist")
     with progress_bar("ngspice", len(some)) as bar:
         spice = simulate(
             design,

@@ -169,6 +169,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 _SAYS = {
+    ".spiceinit": "one thread for ngspice: on these circuits more are slower",
     "verilog_a/latch.va": "the 9T latch in Verilog-A",
     "verilog_a/latches": "its parameters for every latch, as calibrated (SI units)",
     "network": "the circuit: a cell a stage, a block a layer, and `network`, which holds them all",
@@ -189,8 +190,7 @@ def _readme(
     listed = []
     for name in names:
         says = next((text for key, text in _SAYS.items() if name.startswith(key)), "cells of primitives")
-        if not name.startswith("."):
-            listed.append(f"| `{name}` | {says} |")
+        listed.append(f"| `{name}` | {says} |")
     command = spoken.command.replace("TESTBENCH", benches[0]["file"])
     ran = (
         "The package simulates this circuit with this simulator."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -12,7 +13,9 @@ from cmru_hw.report.plots import BEHAVIORAL, FAINT, INK, SPICE, styled
 
 WIDE, HIGH = 1.75, 0.62  # inch, of a box
 ACROSS, DOWN = 2.1, 1.15  # inch, from box to box
-SIDE = 0.7  # inch, for arrows around boxes
+LANE = 0.17  # inch, between connections that pass other rows
+
+ARROW = {"arrowstyle": "->", "color": "#9aa1ab", "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,10 @@ class Box:
 
 @styled
 def block_diagram(boxes: Mapping[str, Box]) -> Figure:
-    """Signals flow down; boxes in signal order by name. Stages that hold the state are orange."""
+    """Signals flow down; boxes in signal order by name. Stages that hold the state are orange.
+
+    What a stage gives to rows below the next runs beside the boxes, in a lane of its own.
+    """
     rows: dict[str, int] = {}
     for name, box in boxes.items():
         rows[name] = 1 + max((rows[source] for source in box.taken), default=-1)
@@ -39,22 +45,44 @@ def block_diagram(boxes: Mapping[str, Box]) -> Figure:
         for row, level in enumerate(levels)
         for k, name in enumerate(level)
     }
-    figure = Figure(figsize=(widest * ACROSS + 2 * SIDE, len(levels) * DOWN))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-SIDE, widest * ACROSS + SIDE), ylim=(-len(levels) * DOWN, 0))
-    axes.axis("off")
     middle = widest * ACROSS / 2
+    far = dict.fromkeys(source for name, box in boxes.items() for source in box.taken
+                        if rows[name] - rows[source] > 1)  # fmt: skip
+    lanes: dict[int, list[str]] = {-1: [], 1: []}  # left and right, the highest source outermost
+    for source in sorted(far, key=rows.__getitem__):
+        x = at[source][0]
+        shorter = 1 if len(lanes[1]) < len(lanes[-1]) else -1
+        lanes[shorter if abs(x - middle) < WIDE / 2 else (1 if x > middle else -1)].append(source)
+    side = (max(map(len, lanes.values())) + 1) * LANE
+    figure = Figure(figsize=(widest * ACROSS + 2 * side, len(levels) * DOWN))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-side, widest * ACROSS + side), ylim=(-len(levels) * DOWN, 0))
+    axes.axis("off")
+    style: dict[str, Any] = {"color": "#9aa1ab", "lw": 0.9, "zorder": 1}
+    for way, sources in lanes.items():
+        for k, source in enumerate(sources):
+            inwards = len(sources) - k  # 1: the innermost
+            lane = middle + way * (middle + (inwards - 0.5) * LANE)
+            (x, y), last = at[source], len(sources) + 1
+            spread = way * inwards / last * WIDE / 2
+            row = [at[other][0] for other in levels[rows[source]]]
+            start = [(x + way * WIDE / 2, y)]
+            if way * x < max(way * other for other in row):  # not at that end of its row
+                under = y - HIGH / 2 - inwards / last * (DOWN - HIGH) / 2
+                start = [(x + spread, y - HIGH / 2), (x + spread, under)]
+            for name, box in boxes.items():
+                if source in box.taken and rows[name] - rows[source] > 1:
+                    to_x, to_y = at[name][0] + spread, at[name][1] + HIGH / 2
+                    over = to_y + inwards / last * (DOWN - HIGH) / 2 + 0.1
+                    path = [*start, (lane, start[-1][1]), (lane, over), (to_x, over)]
+                    axes.plot(*zip(*path, strict=True), **style)
+                    axes.annotate("", (to_x, to_y), (to_x, over + 0.01), zorder=1, arrowprops=ARROW)
     for name, box in boxes.items():
         x, y = at[name]
         for source in box.taken:
-            from_x, from_y = at[source]
-            far = rows[name] - rows[source] > 1
-            bend = (0.35 if from_x <= middle else -0.35) if far else 0.0  # around what lies between
-            axes.annotate(
-                "", (x, y + HIGH / 2), (from_x, from_y - HIGH / 2), zorder=1,
-                arrowprops={"arrowstyle": "->", "color": "#9aa1ab", "lw": 0.9,
-                            "connectionstyle": f"arc3,rad={bend}"},
-            )  # fmt: skip
+            if rows[name] - rows[source] == 1:
+                ends = (x, y + HIGH / 2), (at[source][0], at[source][1] - HIGH / 2)
+                axes.annotate("", *ends, zorder=1, arrowprops=ARROW)
         colour = BEHAVIORAL if box.holds_state else SPICE
         corner = (x - WIDE / 2, y - HIGH / 2)
         axes.add_patch(Rectangle(corner, WIDE, HIGH, facecolor=FAINT, edgecolor=colour, lw=1.2, zorder=2))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from cmru_hw.config import write_atomically
 from cmru_hw.design import Design, Pooled
 from cmru_hw.errors import ConfigError, SimulationError
 from cmru_hw.farm import Arrays, Farm, Finished, Store, digest, run_jobs
@@ -371,12 +370,3 @@ def _padded(arrays: list[Array], length: int, past: float = np.nan) -> Array:
     for row, array in zip(out, arrays, strict=True):
         row[: len(array)] = array
     return out
-
-
-def write_deck(run: Job, folder: Path) -> None:
-    """The deck of a run with its models, so that `ngspice -b deck.cir` runs it in that folder."""
-    for name, content in run.files.items():
-        text = content if isinstance(content, str) else content.read_text(encoding="utf-8")
-        write_atomically(folder / name, text)
-    write_atomically(folder / ".spiceinit", "set num_threads=1\n")
-    write_atomically(folder / "deck.cir", run.deck())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import pytest
 from cli_files import Command
 
 from cmru_hw.design import load_design
@@ -48,3 +50,16 @@ def test_the_diagram_names_every_stage_and_is_the_same_each_time(
     assert pictures[0] == pictures[1]
     stages = [stage.name for stage in load_design(design).stages]
     assert all(f"<!-- {name} -->" in pictures[0] for name in stages)
+
+
+def test_the_cells_in_use_are_drawn_with_their_sizes(design: Path, tmp_path: Path, command: Command) -> None:
+    """Every transistor of the latch's file, and the sizes of the card."""
+    pytest.importorskip("schemdraw")
+    assert command("export", design, "-o", tmp_path / "made").code == 0
+    folder = tmp_path / "made" / "schematics"
+    assert sorted(path.name for path in folder.iterdir()) == ["latch.svg", "mirror.svg"]
+    words = re.findall(r">([^<>\n]+)</", (folder / "latch.svg").read_text())
+    assert {f"M{k}" for k in range(1, 10)} <= set(words)
+    assert words.count("0.5/5") == 2  # the switches M3 and M6
+    assert words.count("2 x 1/5") == 6
+    assert words.count("16 x 1/5") == 1

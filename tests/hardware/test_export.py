@@ -121,7 +121,7 @@ def test_pyspice_reads_the_circuit(folders: dict[str, Path], language: str) -> N
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_golden_files(folders: dict[str, Path], language: str) -> None:
-    """The cell of a latch and how it is written; made again by deleting them and running this twice."""
+    """The cell of a latch, as each dialect writes it. Copied from an export that was read."""
     suffix = SUFFIX.get(language, "cir")
     text = (folders[language] / f"network.{suffix}").read_text()
     (cell,) = re.findall(r"^\.?subckt layer0_latch.*?ends layer0_latch$", text, re.MULTILINE | re.DOTALL)
@@ -180,6 +180,14 @@ def test_what_was_not_run_is_said(folders: dict[str, Path]) -> None:
     assert "Not run" not in (folders["ngspice"] / "README.md").read_text()
     for language in LANGUAGES[1:]:
         assert f"Not run: no {language}" in (folders[language] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_readme_lists_every_file(folders: dict[str, Path], language: str) -> None:
+    folder = folders[language]
+    listed = re.findall(r"^\| `(.+?)` \|", (folder / "README.md").read_text(), re.MULTILINE)
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(listed) == there - {"README.md"}
 
 
 def test_own_models_are_included_instead(tmp_path: Path) -> None:
