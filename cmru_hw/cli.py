@@ -714,6 +714,53 @@ def characterize(
         _print_rows(str(output), [(name, f"{count} points") for name, count in done.items()])
 
 
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="stability or retention.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--output", help="Folder; default out/NAME."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A smaller form, minutes.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how long it will take, and stop.")] = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    as_json: Json = False,
+) -> None:
+    """Train networks of several units over seeds and settings, and show what holds. Resumes.
+
+    Example: cmru-hw study retention --quick -o out/retention
+    """
+    from cmru_hw.studies.catalogue import find_study
+    from cmru_hw.studies.study import reckon, run_study
+
+    chosen = find_study(name, quick)
+    folder = output or Path("out", f"{name}_quick" if quick else name)
+    _check_folder(folder)
+    farm = _farm(workers, scheduler)
+    if dry_run:
+        amount = reckon(chosen, folder)
+        if as_json:
+            _print_json({"trials": amount.trials, "kept": amount.kept, "seconds": amount.seconds})
+            return
+        shared = "" if scheduler else f", {amount.seconds / farm.processes / 60:.0f} min on {farm.processes}"
+        typer.echo(
+            f"{name}: {amount.trials} trials, {amount.kept} kept; training takes {amount.seconds:.0f} s of "
+            f"one core{shared}"
+        )
+        return
+    record = run_study(chosen, folder, farm, progress=not as_json)
+    if as_json:
+        _print_json(record)
+        return
+    head, rows = chosen.rows(record)
+    table = Table(*head, title=name)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    typer.echo(f"record and figures: {folder}")
+
+
 def _farm(workers: int | None, scheduler: str | None) -> Farm:
     from cmru_hw.farm import Farm
 

@@ -6,9 +6,9 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from matplotlib.figure import Figure
 
@@ -32,6 +32,11 @@ class Study(ABC):
     """Trials, what is then measured on the networks they leave, and what both show."""
 
     name: str
+
+    @classmethod
+    @abstractmethod
+    def quick(cls) -> Self:
+        """A smaller form, for three minutes on two cores."""
 
     @abstractmethod
     def trials(self) -> dict[str, Trial]:
@@ -110,7 +115,10 @@ def _seconds_a_step(trial: Trial, steps: int) -> float:
 
 def _store(study: Study, folder: Path, trials: Mapping[str, Trial]) -> Store:
     plain = {key: trial.plain() for key, trial in trials.items()}
-    return Store(folder / JOBS, {"study": study.name, "trials": plain})
+    settings: dict[str, str] = {}
+    if is_dataclass(study):
+        settings = {one.name: repr(getattr(study, one.name)) for one in fields(study)}
+    return Store(folder / JOBS, {"study": study.name, "settings": settings, "trials": plain})
 
 
 def _measure(context: None, measurement: Measurement) -> Arrays:

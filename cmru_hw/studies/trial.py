@@ -18,7 +18,7 @@ from cmru_hw.config import validate
 from cmru_hw.farm import Arrays
 from cmru_hw.nn.network import Network, NetworkConfig
 from cmru_hw.training.config import TrainingConfig
-from cmru_hw.training.tasks import Task, TaskConfig, load_task
+from cmru_hw.training.tasks import Task, TaskConfig, TaskOptions, load_task
 from cmru_hw.training.trainer import train
 
 SOLVED = 0.95
@@ -37,7 +37,7 @@ class Trial:
     """
 
     network: Mapping[str, Any]
-    task: TaskConfig
+    task: TaskConfig | TaskOptions
     training: TrainingConfig
     init_scale: float = 1.0
     task_seed: int = 0
@@ -133,5 +133,5 @@ def one_thread() -> Iterator[None]:
 
 
 @lru_cache(maxsize=2)
-def _load_task(config: TaskConfig, seed: int) -> Task:
+def _load_task(config: TaskConfig | TaskOptions, seed: int) -> Task:
     return load_task(config, seed)

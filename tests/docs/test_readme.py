@@ -156,3 +156,16 @@ def test_the_page_of_measurements_is_made_from_the_results(tmp_path: Path) -> No
     subprocess.run(made, check=True)
     assert (tmp_path / "speed.md").read_text() == (ROOT / "docs/speed.md").read_text()
     assert (tmp_path / "images" / "speed.svg").stat().st_size > 5000
+
+
+def test_the_page_of_studies_is_made_from_their_records(tmp_path: Path) -> None:
+    made = [
+        sys.executable,
+        ROOT / "benchmarks/studies_page.py",
+        ROOT / "benchmarks/results/studies",
+        tmp_path,
+    ]
+    subprocess.run(made, check=True)
+    assert (tmp_path / "studies.md").read_text() == (ROOT / "docs/studies.md").read_text()
+    for figure in (tmp_path / "images").iterdir():
+        assert (ROOT / "docs" / "images" / figure.name).exists()

@@ -162,7 +162,7 @@ def test_annealing_a_network():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"unit": "gru"}, "unit: Input should be 'fq_bmru'"),
+        ({"unit": "lstm"}, "unit: Input should be 'fq_bmru'"),
         ({"hidden_size": 0}, "hidden_size: Input should be greater than or equal to 1, got 0"),
         ({"hidden_size": 4.5}, "hidden_size"),
         ({"hidden_size": True}, "hidden_size"),

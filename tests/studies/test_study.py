@@ -48,6 +48,10 @@ class Seeds(Study):
     def __init__(self, seeds: int = 2) -> None:
         self.seeds = seeds
 
+    @classmethod
+    def quick(cls) -> Seeds:
+        return cls(1)
+
     def trials(self) -> dict[str, Trial]:
         return {
             f"seed{seed}": replace(TINY, training=TINY.training.model_copy(update={"seed": seed}))
