@@ -175,9 +175,10 @@ class Benchmarks(Study):
 
     def _trial(self, task: TaskConfig, size: int, unit: str, rate: float, seed: int) -> Trial:
         variant = COMPARED[unit]
+        hold, anneal = variant.schedule(self.hold, self.anneal)
         training = TrainingConfig(
             steps=self.steps, batch_size=self.batch_size, learning_rate=rate, seed=seed,
-            evaluate_every=self.evaluate_every, **variant.schedule(self.hold, self.anneal),
+            evaluate_every=self.evaluate_every, epsilon_hold=hold, epsilon_anneal=anneal,
         )  # fmt: skip
         section = {"unit": variant.unit, "num_layers": 2, "pool": "last", **variant.options}
         empty = Trial(section, task, training, task_seed=seed)
