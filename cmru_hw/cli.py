@@ -75,6 +75,14 @@ class AccumulatorName(StrEnum):
     integrator = "integrator"
 
 
+class DeviceName(StrEnum):
+    """Where a network is trained."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+    auto = "auto"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Out = Annotated[Path, typer.Option("-o", "--output", help="Where results go.")]
 DesignDir = Annotated[Path, typer.Argument(help="Folder with design.yaml, as `map` writes it.")]
@@ -151,22 +159,62 @@ def codesign(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="Co-design file (YAML): task, network, training.")],
+    configs: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG...", help="Co-design files: task, network, training.")
+    ],
     output: Out,
+    seeds: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="N, for 0 to N - 1, or A..B: a network for each; default: that of the file."),
+    ] = None,
+    device: Annotated[
+        Optional[DeviceName],  # noqa: UP045
+        typer.Option(help="auto: the GPU where there is one; default: training.device, or the CPU."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write events for TensorBoard into each run's folder.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="speech_commands: leave out bad files, and tell which.")
+    ] = False,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Train a network, with the errors of hardware if configured. Resumes.
+    """Train networks, with the errors of hardware if configured. Resumes.
+
+    One into the folder itself; with several files or --seeds, each into FILE/seedS there, side by side.
 
     Example: cmru-hw train models/speaker_vowels_fq_bmru/config.yaml -o out/run
     """
-    from cmru_hw.codesign import read_plan, train_network
+    from cmru_hw.codesign import train_network
+    from cmru_hw.runs import read_plans, read_seeds, train_runs
+    from cmru_hw.training import one_line
 
     _check_folder(output)
-    _, metrics = train_network(read_plan(config), output, progress=not as_json)
+    options = {"skip_bad": True} if skip_bad else {}
+    plans = read_plans(configs, device.value if device else None, **options)
+    if seeds is None and len(plans) == 1:
+        (plan,) = plans.values()
+        _, metrics = train_network(plan, output, not as_json, tensorboard)
+        if as_json:
+            _print_json({key: value for key, value in metrics.items() if key != "timing"})
+        else:
+            typer.echo(one_line(metrics))
+        return
+    chosen = None if seeds is None else read_seeds(seeds)
+    found = train_runs(plans, output, chosen, _farm(workers, None), tensorboard)
     if as_json:
-        _print_json({key: value for key, value in metrics.items() if key != "timing"})
-    else:
-        _print_rows("training", [(key, str(value)) for key, value in metrics.items()])
+        _print_json(found)
+        return
+    table = Table("network", "unit", "parameters", "seeds", "validation", "test", "worst", "best")
+    for name, one in found["summary"].items():
+        table.add_row(
+            name, one["unit"], str(one["parameters"]), str(one["seeds"]),
+            *(_spread(one[f"{split}_accuracy"]) for split in ("validation", "test")),
+            *(f"{one['test_accuracy'][key]:.4f}" for key in ("min", "max")),
+        )  # fmt: skip
+    Console().print(table)
+    typer.echo(f"runs: {output / 'runs.json'}")
 
 
 @app.command()
@@ -795,6 +843,10 @@ def _simulate(
             design, stimulus, shifts, farm, progress=report, keep=keep, checked=checked,
             partition=partition,
         )  # fmt: skip
+
+
+def _spread(statistics: dict[str, float] | None) -> str:
+    return f"{statistics['mean']:.4f} ± {statistics['std']:.4f}" if statistics else "-"
 
 
 def _print_json(content: dict[str, Any]) -> None:

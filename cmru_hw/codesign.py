@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -18,7 +18,7 @@ from cmru_hw.analysis.agreement import agreement, run_trained, select
 from cmru_hw.analysis.findings import Findings
 from cmru_hw.analysis.robustness import Lot, chip_accuracies, summarize
 from cmru_hw.behavioral import BehavioralModel
-from cmru_hw.config import Strict, load, packaged, program_hash, validate, write_atomically
+from cmru_hw.config import Strict, packaged, program_hash, read_yaml, validate, write_atomically
 from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
@@ -130,9 +130,13 @@ class Plan:
         return self.config.training.seed if self.config.training else 0
 
 
-def read_plan(path: Path) -> Plan:
-    """Read a co-design file. Raises ConfigError naming file, field and rule."""
-    config = load(CodesignConfig, path)
+def read_plan(path: Path, **task_options: Any) -> Plan:
+    """Read a co-design file; `task_options` go before its task's. ConfigError names file, field and rule."""
+    content = read_yaml(path)
+    if task_options:
+        task = content.get("task")
+        content["task"] = {**(task if isinstance(task, dict) else {"name": task}), **task_options}
+    config = validate(CodesignConfig, content, path)
     task = load_task(config.task, config.training.seed if config.training else 0)
     sizes = {"input_size": task.input_size, "num_classes": task.num_classes}
     for name, size in sizes.items():
@@ -172,7 +176,18 @@ def planned(mapping: MappingConfig) -> Planned:
     return Planned(**mapping.model_dump(include=set(Planned.__dataclass_fields__)))
 
 
-def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple[Network, dict[str, Any]]:
+def seeded(plan: Plan, seed: int) -> Plan:
+    """The plan with another seed of task and training."""
+    if plan.config.training is None:
+        raise ConfigError(f"{plan.folder}: training: missing from the configuration")
+    training = plan.config.training.model_copy(update={"seed": seed})
+    config = plan.config.model_copy(update={"training": training})
+    return replace(plan, config=config, task=load_task(config.task, seed))
+
+
+def train_network(
+    plan: Plan, run: Path | None, progress: bool = False, tensorboard: bool = False
+) -> tuple[Network, dict[str, Any]]:
     """Train as configured, into the folder `run` if given; resumes. Returns the network and its metrics."""
     import torch
 
@@ -190,7 +205,7 @@ def train_network(plan: Plan, run: Path | None, progress: bool = False) -> tuple
 
     mapping = plan.config.mapping
     result = train(
-        network, plan.task, training, run, progress=progress, prepare=prepare,
+        network, plan.task, training, run, progress=progress, prepare=prepare, tensorboard=tensorboard,
         planned=planned(mapping) if training.hardware_noise else None,
         technology=plan.technology.at(unit_area=mapping.unit_area, latch_units=mapping.latch_units),
     )  # fmt: skip

@@ -24,6 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -188,9 +189,17 @@ def estimate(
 
 
 def _alone(function: Function[C, J], context: C, job: J) -> Arrays:
-    """A job on one thread of BLAS, whose sums then do not depend on how many there are."""
-    with threadpool_limits(1):
-        return function(context, job)
+    """A job on one thread of BLAS, whose sums then do not depend on how many there are, and of numba.
+
+    Compiled loops on more threads than torch's make OpenMP build its team anew at every call.
+    """
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            return function(context, job)
+    finally:
+        numba.set_num_threads(threads)
 
 
 def _run(

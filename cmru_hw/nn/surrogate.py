@@ -13,9 +13,10 @@ SHARPNESS = 1.0
 """k of the surrogate derivative, per model unit (De Geeter et al., arXiv 2601.09495)."""
 
 
+@torch.no_grad()
 def surrogate_derivative(x: Tensor) -> Tensor:
     """k / (1 + (pi k x)^2), the derivative that stands in for the step's; area one."""
-    return SHARPNESS / (1 + (math.pi * SHARPNESS * x) ** 2)
+    return (math.pi * SHARPNESS * x).square_().add_(1).reciprocal_().mul_(SHARPNESS)
 
 
 def step(x: Tensor) -> Tensor:
@@ -49,4 +50,4 @@ class _Step(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return grad * surrogate_derivative(x)
+        return surrogate_derivative(x).mul_(grad)

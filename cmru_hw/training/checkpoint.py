@@ -19,7 +19,7 @@ from cmru_hw.config import write_atomically
 from cmru_hw.errors import ConfigError, TrainingError
 
 Record = dict[str, Any]
-RECORD_KEYS = {"run", "step", "best", "history", "losses", "hits", "seconds"}
+RECORD_KEYS = {"run", "step", "ends", "stale", "best", "history", "losses", "hits", "seconds"}
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], record: Record) -> None:

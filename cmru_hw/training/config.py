@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cmru_hw.config import Strict
@@ -62,6 +64,13 @@ class HardwareNoiseConfig(Strict):
         return self.scale * (min(1.0, step / self.anneal) if self.anneal else 1.0)
 
 
+class EarlyStoppingConfig(Strict):
+    """Ends a phase whose validation no longer improves."""
+
+    patience: PositiveInt
+    """Evaluations in a row without a better validation accuracy, or the same with a lower loss."""
+
+
 class TrainingConfig(Strict):
     """AdamW with a cosine to 1 % of `learning_rate`; published defaults (arXiv 2605.11855, 2605.15216)."""
 
@@ -99,6 +108,11 @@ class TrainingConfig(Strict):
     """Matrix weights are clamped to +- this after each step."""
 
     quantization: QuantizationConfig | None = None
+
+    early_stopping: EarlyStoppingConfig | None = None
+
+    device: Literal["cpu", "cuda", "auto"] | None = None
+    """`auto`: the GPU where there is one; None: where the network is, which for commands is the CPU."""
 
     seed: int = Field(default=0, ge=0)
     evaluate_every: PositiveInt = 200

@@ -57,6 +57,8 @@ class TrainingLoop:
         set_candidate_noise(network, config.candidate_noise)
         set_packet_asymmetry(network, config.packet_asymmetry)
         self.step = 0
+        self.ends = [config.steps, config.total_steps]  # of the main phase and the quantised one
+        self.stale = 0  # evaluations since the best of this phase
         self.best: Best | None = None
         self.history: list[Record] = []
         self.losses: list[float] = []
@@ -64,10 +66,15 @@ class TrainingLoop:
         self.seconds = 0.0
         self.status = ""
 
+    @property
+    def finished(self) -> bool:
+        """Whether both phases are done."""
+        return self.step == self.ends[1]
+
     def advance(self) -> None:
         """One step, and the evaluation that is due after it."""
         began = time.perf_counter()
-        if self.step == self.config.steps:
+        if self.step == self.ends[0]:
             self._enter_quantized_phase()
         seeds = np.random.SeedSequence([self.config.seed, 3, self.step])
         _seed(int(seeds.generate_state(1)[0]), device_of(self.network))
@@ -76,9 +83,9 @@ class TrainingLoop:
         self._set_epsilon()
         self._descend(self._batch())
         self.step += 1
-        phase_ends = self.step in (self.config.steps, self.config.total_steps)
-        if phase_ends or self.step % self.config.evaluate_every == 0:
-            self._record()
+        if self.step in self.ends or self.step % self.config.evaluate_every == 0:
+            self.history.append(self._record())
+            self._end_early()
         self.seconds += time.perf_counter() - began
 
     def finish(self) -> None:
@@ -100,13 +107,14 @@ class TrainingLoop:
             tensors |= {f"best/{name}": value for name, value in self.best.weights.items()}
             best = {"step": self.best.step, "accuracy": self.best.accuracy, "loss": self.best.loss}
         record = {"run": identity, "step": self.step, "best": best, "history": self.history}
+        record |= {"ends": self.ends, "stale": self.stale}
         record |= {"losses": self.losses, "hits": self.hits, "seconds": self.seconds}
         return tensors, record
 
     def restore(self, tensors: dict[str, Tensor], record: Record) -> None:
         """Become what `state` described."""
         self.network.load_state_dict(_under("network/", tensors))
-        self.step = record["step"]
+        self.step, self.ends, self.stale = record["step"], record["ends"], record["stale"]
         restore_optimizer(self.optimizer, self.names, tensors)
         if record["best"] is not None:
             self.best = Best(**record["best"], weights=_under("best/", tensors))
@@ -179,8 +187,8 @@ class TrainingLoop:
         if self.config.threshold_floor > 0:
             raise_thresholds(self.network, self.config.threshold_floor)
 
-    def _record(self) -> None:
-        """Add a line to the history and keep the weights if they are the best so far."""
+    def _record(self) -> Record:
+        """The history's next line; the weights are kept if they are the best so far."""
         epsilon = self._set_epsilon()
         validation = self._validate()
         row: Record = {
@@ -192,19 +200,29 @@ class TrainingLoop:
             "validation_accuracy": validation.accuracy if validation else None,
             "validation_loss": validation.loss if validation else None,
         }
-        self.history.append(row)
         self.losses, self.hits = [], []
         self.status = f"loss {row['loss']:.3f}"
         if validation is None:
-            return
+            return row
         self.status += f", validation {validation.accuracy:.3f}"
+        if epsilon > 0 or not self._is_annealed():
+            return row
         better = self.best is None or (validation.accuracy, -validation.loss) > (
             self.best.accuracy,
             -self.best.loss,
         )
-        if epsilon == 0 and better and self._is_annealed():
+        self.stale = 0 if better else self.stale + 1
+        if better:
             weights = {name: value.clone() for name, value in self.network.state_dict().items()}
             self.best = Best(self.step, validation.accuracy, validation.loss, weights)
+        return row
+
+    def _end_early(self) -> None:
+        """End a phase that has not improved for long."""
+        early = self.config.early_stopping
+        if early is not None and self.stale >= early.patience:
+            later = 0 if self.step > self.ends[0] else self.ends[1] - self.ends[0]
+            self.ends = [min(self.step, self.ends[0]), self.step + later]
 
     def _is_annealed(self) -> bool:
         """Whether chips have all their errors by now: only then is a network worth keeping."""
@@ -224,7 +242,7 @@ class TrainingLoop:
         self._restore_best()
         if self.prepare is not None:
             self.prepare(self.network)
-        self.best = None
+        self.best, self.stale = None, 0
         self.optimizer = self._new_optimizer()
 
     def _set_epsilon(self) -> float:
@@ -242,12 +260,12 @@ class TrainingLoop:
     def _quantization(self, of_step: int | None = None) -> QuantizationConfig | None:
         """The quantisation of a step, this one by default; None in the main phase."""
         step = self.step if of_step is None else of_step
-        return self.config.quantization if step >= self.config.steps else None
+        return self.config.quantization if step >= self.ends[0] else None
 
     def _learning_rate(self) -> float:
         q = self._quantization()
         peak, done, length = (
-            (q.learning_rate, self.step - self.config.steps, q.steps)
+            (q.learning_rate, self.step - self.ends[0], q.steps)
             if q
             else (self.config.learning_rate, self.step, self.config.steps)
         )

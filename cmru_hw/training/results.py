@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +36,7 @@ def run_identity(
 ) -> Record:
     """What has to be equal for a checkpoint to belong to this run."""
     identity: Record = {
-        "training": config.model_dump(mode="json", exclude={"checkpoint_every"}),
+        "training": config.model_dump(mode="json", exclude={"checkpoint_every", "device"}),
         "network": {"parameters": {name: list(p.shape) for name, p in network.named_parameters()}},
         "task": {"name": task.name, "train": _digest(task.train), "validation": _digest(task.validation)},
     }
@@ -51,15 +49,15 @@ def run_identity(
 
 
 def summarize(
-    network: nn.Module, task: Task, config: TrainingConfig, best_step: int, seconds: float
+    network: nn.Module, task: Task, config: TrainingConfig, steps: int, best_step: int, seconds: float
 ) -> Record:
-    """Accuracies of the network as it is now."""
+    """Accuracies of the network as it is now, after `steps` steps."""
     validation = task.validation
     return {
         "task": task.name,
         "unit": network.config.unit if isinstance(network, Network) else type(network).__name__,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "steps": config.total_steps,
+        "steps": steps,
         "best_step": best_step,
         "seed": config.seed,
         "train_accuracy": evaluate(network, task.train).accuracy,
@@ -70,18 +68,27 @@ def summarize(
     }
 
 
+def one_line(metrics: Record) -> str:
+    """What metrics.json holds, for a person."""
+    shares = [
+        f"{name} {metrics[key]:.4f}"
+        for name in ("train", "validation", "test")
+        if metrics[key := f"{name}_accuracy"] is not None
+    ]
+    return (
+        f"{metrics['task']}, {metrics['unit']}, seed {metrics['seed']}: {metrics['parameters']} parameters, "
+        f"{metrics['steps']} steps (weights of {metrics['best_step']}), accuracy {', '.join(shares)}, "
+        f"{metrics['timing']['seconds']:.1f} s"
+    )
+
+
 def write_finished(run: Path, network: nn.Module, result: TrainingResult) -> None:
-    """Weights, history, and last metrics.json, whose presence says that the run is complete."""
+    """Weights, and last metrics.json, whose presence says that the run is complete."""
     if isinstance(network, Network):
         save_network(network, run)
     else:
         tensors = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
         write_atomically(run / "weights.safetensors", safetensors.torch.save(tensors))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(result.history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result.history)
-    write_atomically(run / "history.csv", table.getvalue())
     write_atomically(run / "metrics.json", json.dumps(result.metrics, indent=2) + "\n")
 
 

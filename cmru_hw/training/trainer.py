@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -20,7 +20,9 @@ from cmru_hw.training.config import TrainingConfig
 from cmru_hw.training.evaluation import device_of
 from cmru_hw.training.hardware import Hardware
 from cmru_hw.training.interrupt import delayed_interrupt
+from cmru_hw.training.log import event_writer, open_log
 from cmru_hw.training.loop import TrainingLoop
+from cmru_hw.training.memory import keep_freed_memory
 from cmru_hw.training.results import (
     TrainingResult,
     read_finished,
@@ -44,6 +46,7 @@ def train(
     prepare: Callable[[nn.Module], None] | None = None,
     planned: Planned | None = None,
     technology: Technology | None = None,
+    tensorboard: bool = False,
 ) -> TrainingResult:
     """Train `network` in place and return what happened; the weights left are the chosen ones.
 
@@ -51,10 +54,14 @@ def train(
     ones; the test split is only reported. `prepare` may rescale the network between the main phase and the
     quantised one. `planned` and `technology` are what `hardware_noise` draws chips of. With a folder `run`,
     checkpoints are written there, a stopped run goes on bit by bit as if it had not stopped (unless `resume`
-    is false), and a finished one is only read back.
+    is false), and a finished one is only read back. `history.csv` grows with every evaluation, and so do
+    events for TensorBoard if wanted.
 
-    All randomness of a step follows from (config.seed, step); the global generators are left alone.
-    Raises TrainingError for a loss that is not finite or a checkpoint of another run.
+    The network is trained on `config.device` and comes back to where it was; a run stopped on one device may
+    go on on another. All randomness of a step follows from (config.seed, step); the global generators are
+    left alone.
+    Raises TrainingError for a loss that is not finite or a checkpoint of another run, ConfigError for what
+    the configuration asks for and is not there: a device, a validation split, a package.
     """
     if len(task.train) == 0:
         raise ConfigError(f"task {task.name}: the training split is empty")
@@ -63,43 +70,77 @@ def train(
             f"training.steps: {config.steps} ends with epsilon above 0; it must be at least "
             f"epsilon_hold + epsilon_anneal = {config.epsilon_hold + config.epsilon_anneal}"
         )
-    hardware = None
-    if config.hardware_noise is not None:
-        hardware = _hardware(network, task, config, planned or Planned(), technology)
-    loop = TrainingLoop(network, task, config, prepare, hardware)
-    identity = run_identity(network, task, config, hardware)
-    if run is not None and resume and (run / CHECKPOINT).exists():
-        tensors, record = load_checkpoint(run / CHECKPOINT)
-        refuse_other_run(run / CHECKPOINT, record["run"], identity)
-        loop.restore(tensors, record)
-        if loop.step == config.total_steps and (metrics := read_finished(run, network)) is not None:
-            return TrainingResult(loop.history, metrics)
+    if config.early_stopping is not None and task.validation is None:
+        raise ConfigError(
+            "training.early_stopping: needs a validation split; set task.validation_fraction above 0"
+        )
+    if tensorboard:
+        event_writer()
+        if run is None:
+            raise ConfigError("tensorboard: events need a folder to be written to")
+    keep_freed_memory()
+    with _on_device(network, config.device) as device:
+        hardware = None
+        if config.hardware_noise is not None:
+            hardware = _hardware(network, task, config, planned or Planned(), technology)
+        loop = TrainingLoop(network, task, config, prepare, hardware)
+        identity = run_identity(network, task, config, hardware)
+        if run is not None and resume and (run / CHECKPOINT).exists():
+            tensors, record = load_checkpoint(run / CHECKPOINT)
+            refuse_other_run(run / CHECKPOINT, record["run"], identity)
+            loop.restore(tensors, record)
+            if loop.finished and (metrics := read_finished(run, network)) is not None:
+                if tensorboard:
+                    with open_log(run, tensorboard) as whole:
+                        whole.follow(loop.history)
+                return TrainingResult(loop.history, metrics)
 
-    def checkpoint() -> None:
+        def checkpoint() -> None:
+            if run is not None:
+                save_checkpoint(run / CHECKPOINT, *loop.state(identity))
+
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            progress_bar("training", config.total_steps, loop.step) if progress else nullcontext() as report,
+            open_log(run, tensorboard) if run is not None else nullcontext() as log,
+            delayed_interrupt() as interrupted,
+        ):
+            if log is not None:
+                log.follow(loop.history)
+            while not loop.finished:
+                loop.advance()
+                if log is not None:
+                    log.follow(loop.history)
+                if report is not None:
+                    report(loop.step, loop.status)
+                if interrupted() or loop.step % config.checkpoint_every == 0:
+                    checkpoint()
+                if interrupted():
+                    raise KeyboardInterrupt
+        checkpoint()
+        loop.finish()
+        best_step = loop.best.step if loop.best else loop.step
+        metrics = summarize(network, task, config, loop.step, best_step, loop.seconds)
+        result = TrainingResult(loop.history, metrics)
         if run is not None:
-            save_checkpoint(run / CHECKPOINT, *loop.state(identity))
+            write_finished(run, network, result)
+        return result
 
-    device = device_of(network)
-    with (
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
-        progress_bar("training", config.total_steps, loop.step) if progress else nullcontext() as report,
-        delayed_interrupt() as interrupted,
-    ):
-        while loop.step < config.total_steps:
-            loop.advance()
-            if report is not None:
-                report(loop.step, loop.status)
-            if interrupted() or loop.step % config.checkpoint_every == 0:
-                checkpoint()
-            if interrupted():
-                raise KeyboardInterrupt
-    checkpoint()
-    loop.finish()
-    best_step = loop.best.step if loop.best else loop.step
-    result = TrainingResult(loop.history, summarize(network, task, config, best_step, loop.seconds))
-    if run is not None:
-        write_finished(run, network, result)
-    return result
+
+@contextmanager
+def _on_device(network: nn.Module, name: str | None) -> Iterator[torch.device]:
+    """The network on the device of that name, for a while. Raises ConfigError if there is none."""
+    home, gpu = device_of(network), torch.cuda.is_available()
+    if name == "cuda" and not gpu:
+        raise ConfigError("training.device: cuda, but torch finds no GPU; cpu and auto need none")
+    if name is None:
+        yield home
+        return
+    network.to("cuda" if gpu and name != "cpu" else "cpu")
+    try:
+        yield device_of(network)
+    finally:
+        network.to(home)
 
 
 def _hardware(

@@ -28,7 +28,13 @@ from cmru_hw.design import Facts
 from cmru_hw.mapping import MappingConfig
 from cmru_hw.nn.network_config import NetworkConfig
 from cmru_hw.technology import Technology
-from cmru_hw.training.config import HardwareNoiseConfig, MarginConfig, QuantizationConfig, TrainingConfig
+from cmru_hw.training.config import (
+    EarlyStoppingConfig,
+    HardwareNoiseConfig,
+    MarginConfig,
+    QuantizationConfig,
+    TrainingConfig,
+)
 from cmru_hw.training.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +50,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "training.hardware_noise": HardwareNoiseConfig,
     "training.margin": MarginConfig,
     "training.quantization": QuantizationConfig,
+    "training.early_stopping": EarlyStoppingConfig,
     "mapping": MappingConfig,
     "simulation": SimulationConfig,
     "robustness": RobustnessConfig,

@@ -1,0 +1,21 @@
+"""What the C library does with memory that a training step lets go of."""
+
+from __future__ import annotations
+
+import ctypes
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's names for mallopt
+KEPT = 2**28
+"""Bytes of free memory that a process may keep."""
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed instead of giving it back to the system; other libraries do as they do.
+
+    The tensors of a step, some megabytes, are freed with it. Given back and fetched anew, page by page, they
+    cost a fifth of the step's time.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        library.mallopt(TRIM_THRESHOLD, KEPT)
+        library.mallopt(MMAP_THRESHOLD, KEPT)
