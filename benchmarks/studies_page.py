@@ -64,9 +64,22 @@ def memory(record: dict[str, Any]) -> str:
     )
 
 
+def chances(record: dict[str, Any]) -> str:
+    """By size: tasks with CMRU or alphaCMRU at or above the references, and differences over all tasks."""
+    rows = []
+    for one in record["over_tasks"]:
+        p = "-" if one["p"] is None else f"{one['p']:.2g}"
+        rows.append(
+            [str(one["size"]), record["units"][one["unit"]], f"{100 * one['mean_difference']:+.1f}", p]
+        )
+    return table(["parameters", "unit", "mean difference, points", "p over tasks"], rows)
+
+
 def page(found: dict[str, Any]) -> str:
     """The whole page."""
-    stable, lasting = found["stability"], found["retention"]
+    stable, lasting, compared = found["stability"], found["retention"], found["benchmarks"]
+    won = ", ".join(f"{len(tasks)} at {size}" for size, tasks in compared["at_or_above"].items())
+    rates = ", ".join(f"{rate:g}" for rate in compared["rates"])
     task = stable["tasks"][0]
     runs = {
         unit: next(iter(by.values()))["1"]["runs"] for unit, by in stable["runs"]["copy_first_input"].items()
@@ -75,9 +88,9 @@ def page(found: dict[str, Any]) -> str:
     form = "" if set(lasting["recipes"]) == set(RECIPES) else QUICK
     return f"""# Studies
 
-This page is made by `benchmarks/studies_page.py` from the records in `benchmarks/results/studies`, which `cmru-hw study stability` and `cmru-hw study retention` write as `study.json`. `--quick` is a smaller form of each in minutes, `--dry-run` says how long the training will take, and a stopped study goes on with the same command. Everything follows from seeds.{form}
+This page is made by `benchmarks/studies_page.py` from the records in `benchmarks/results/studies`, which `cmru-hw study` writes as `study.json`. `--quick` is a smaller form of each in minutes, `--dry-run` says how long the training will take, and a stopped study goes on with the same command. Everything follows from seeds.{form}
 
-All networks have one layer, no skip connection, and only the last frame decides: what is not held in the states is lost. Weights are the best on a validation split, at epsilon = 0; the test split is only reported.
+In stability and retention, networks have one layer, no skip connection, and only the last frame decides: what is not held in the states is lost. Weights are the best on a validation split, at epsilon = 0; the test split is only reported.
 
 ## Stability: which units learn surely
 
@@ -94,6 +107,16 @@ Runs solved, all rates together, by the scale of the initial matrices:
 ![What of the gradient reaches the frames before](images/stability_gradient.svg)
 
 The gradient of a BMRU is blocked by events: where |c| reaches beta, s' = sign(c), and nothing of what was before passes. Between events the state is held, and the gradient with it, whole. Candidates of these networks start well below beta = 1, so that a BMRU starts without events and its gradient is as long as a CMRU's: what decides is whether the initial matrices make noise cross the threshold. In this implementation the BMRU's reported failure to learn without annealing is therefore one of larger initial matrices or higher noise, not of this task as such; the tables count how often. A flip-flop has to forget what was before the last pulse: a CMRU without levels counts pulses and cannot. The FQ-BMRU's initial candidates are near its upper threshold, so that its gradients end after a few frames as soon as matrices are larger. The minGRU's gate starts half open and forgets by half a frame, whatever the matrices.
+
+## Benchmarks: every unit at equal sizes
+
+Two layers with skip connections, the last frame decides, {compared["steps"]} steps of {compared["batch_size"]} sequences. For each unit, task and size one network is trained at each learning rate of {rates}; the rate with the best validation accuracy is then used with {compared["seeds"]} other seeds, which draw data, weights and batches. Mean test accuracy and standard deviation over seeds in percent, at about so many parameters; a star: p < 0.05 in a paired t test over seeds against the better one of LRU and minGRU, which is the one with the better mean. No correction is made for the number of tests. The tasks are described in [tasks.md](tasks.md).
+
+{shown("benchmarks", found)}
+CMRU or alphaCMRU are at or above the better of LRU and minGRU on this many of {len(compared["tasks"])} tasks: {won} parameters. Over all tasks, differences from it, with Wilcoxon's signed-rank test of the tasks' means:
+
+{chances(compared)}
+![Accuracy over parameters](images/benchmarks.svg)
 
 ## Retention: how long it lasts
 

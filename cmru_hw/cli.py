@@ -175,6 +175,9 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events for TensorBoard into each run's folder.")
     ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="speech_commands: leave out bad files, and tell which.")
+    ] = False,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -189,7 +192,8 @@ def train(
     from cmru_hw.training import one_line
 
     _check_folder(output)
-    plans = read_plans(configs, device.value if device else None)
+    options = {"skip_bad": True} if skip_bad else {}
+    plans = read_plans(configs, device.value if device else None, **options)
     if seeds is None and len(plans) == 1:
         (plan,) = plans.values()
         _, metrics = train_network(plan, output, not as_json, tensorboard)

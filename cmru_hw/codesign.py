@@ -18,7 +18,7 @@ from cmru_hw.analysis.agreement import agreement, run_trained, select
 from cmru_hw.analysis.findings import Findings
 from cmru_hw.analysis.robustness import Lot, chip_accuracies, summarize
 from cmru_hw.behavioral import BehavioralModel
-from cmru_hw.config import Strict, load, packaged, program_hash, validate, write_atomically
+from cmru_hw.config import Strict, packaged, program_hash, read_yaml, validate, write_atomically
 from cmru_hw.console import progress_bar
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
@@ -131,9 +131,13 @@ class Plan:
         return self.config.training.seed if self.config.training else 0
 
 
-def read_plan(path: Path) -> Plan:
-    """Read a co-design file. Raises ConfigError naming file, field and rule."""
-    config = load(CodesignConfig, path)
+def read_plan(path: Path, **task_options: Any) -> Plan:
+    """Read a co-design file; `task_options` go before its task's. ConfigError names file, field and rule."""
+    content = read_yaml(path)
+    if task_options:
+        task = content.get("task")
+        content["task"] = {**(task if isinstance(task, dict) else {"name": task}), **task_options}
+    config = validate(CodesignConfig, content, path)
     task = load_task(config.task, config.training.seed if config.training else 0)
     sizes = {"input_size": task.input_size, "num_classes": task.num_classes}
     for name, size in sizes.items():

@@ -19,10 +19,10 @@ from cmru_hw.farm import Arrays, Farm, run_jobs
 from cmru_hw.training.log import event_writer
 
 
-def read_plans(paths: Sequence[Path], device: str | None = None) -> dict[str, Plan]:
+def read_plans(paths: Sequence[Path], device: str | None = None, **task_options: Any) -> dict[str, Plan]:
     """The plans of co-design files by name: the file's, or with its folder's where files share one.
 
-    `device` is used instead of `training.device`.
+    `device` is used instead of `training.device`, `task_options` instead of those of the task.
     """
     stems = [path.stem for path in paths]
     names = [
@@ -32,7 +32,7 @@ def read_plans(paths: Sequence[Path], device: str | None = None) -> dict[str, Pl
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{name}: two configurations of this name; give one of them another")
-    plans = {name: read_plan(path) for name, path in zip(names, paths, strict=True)}
+    plans = {name: read_plan(path, **task_options) for name, path in zip(names, paths, strict=True)}
     return {name: _on(plan, device) for name, plan in plans.items()} if device else plans
 
 

@@ -1,4 +1,4 @@
-"""Schematics of the primitives' cells, with the sizes of a technology. Needs `pip install 'cmru-hw[drawings]'`.
+"""Schematics of the primitives' cells, with the sizes of a technology; schemdraw of `[drawings]` draws them.
 
 Connections and parameters are read off the cells in `circuits/`, so only the places are given here. Nets
 that meet bear the same name; a bulk is at its rail.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 from cmru_hw.config import packaged
 from cmru_hw.errors import ConfigError
@@ -125,10 +126,10 @@ def draw(cell: Mapping[str, Transistor], columns: Columns) -> str:
     )
 
     def wire(*points: tuple[float, float]) -> None:
-        for start, end in zip(points, points[1:], strict=False):
+        for start, end in pairwise(points):
             drawing.add(elm.Line().at(start).to(end))
 
-    def text(words: str, x: float, y: float, side: str = "left") -> None:
+    def text(words: str, x: float, y: float, side: Literal["center", "left", "right"] = "left") -> None:
         drawing.add(elm.Label().theta(0).at((x, y)).label(words, loc="center", halign=side, ofst=(0, 0)))
 
     nodes: dict[tuple[float, float], str] = {}

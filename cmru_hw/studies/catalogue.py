@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from cmru_hw.errors import ConfigError
+from cmru_hw.studies.benchmarks import Benchmarks
 from cmru_hw.studies.retention import Retention
 from cmru_hw.studies.stability import Stability
 from cmru_hw.studies.study import Study
 
-STUDIES: dict[str, type[Stability] | type[Retention]] = {one.name: one for one in (Stability, Retention)}
+STUDIES: dict[str, type[Stability] | type[Benchmarks] | type[Retention]] = {
+    one.name: one for one in (Stability, Benchmarks, Retention)
+}
 
 
 def find_study(name: str, quick: bool = False) -> Study:

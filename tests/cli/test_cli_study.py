@@ -54,4 +54,4 @@ def test_dry_run_counts_trials(command: Command, tmp_path: Path) -> None:
 def test_unknown_study(command: Command, tmp_path: Path) -> None:
     failed = command("study", "speed", "-o", tmp_path)
     assert failed.code == 2
-    assert "none called 'speed'; there are stability, retention" in failed.err
+    assert "none called 'speed'; there are stability, benchmarks, retention" in failed.err

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import wave
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from cli_files import Command
 
-from cmru_hw.config import to_yaml
+from cmru_hw.codesign import CodesignConfig
+from cmru_hw.config import load, packaged, to_yaml
 from cmru_hw.errors import ConfigError
 from cmru_hw.nn.block import CELLS
 from cmru_hw.nn.network import load_network
 from cmru_hw.runs import read_seeds
 from cmru_hw.training import TaskConfig, evaluate, load_task
+from cmru_hw.training.tasks import SpeechCommands
 
 TASK = {"name": "copy_first_input", "length": 5, "classes": 3, "train_size": 60, "test_size": 40}
 CONFIG: dict[str, Any] = {
@@ -140,3 +144,40 @@ def test_device_of_the_command(tmp_path: Path, command: Command) -> None:
         assert (done.code, (tmp_path / "out").exists()) == (2, False)
         assert "training.device: cuda, but torch finds no GPU" in done.err
     assert command("train", config, "--device", "auto", "-o", tmp_path / "out").code == 0
+
+
+def test_bad_sound_files_are_left_out_on_demand(tmp_path: Path, command: Command) -> None:
+    root, random = tmp_path / "speech", np.random.default_rng(0)
+    for word in ("yes", "no"):
+        (root / word).mkdir(parents=True)
+        for k in range(6):
+            with wave.open(str(root / word / f"{k}.wav"), "wb") as file:
+                file.setparams((1, 2, 16000, 0, "NONE", "none"))
+                file.writeframes(random.integers(-999, 999, 2000, dtype=np.int16).tobytes())
+    (root / "no" / "3.wav").write_bytes(b"")
+    (root / "validation_list.txt").write_text("yes/4.wav\nno/4.wav\n")
+    (root / "testing_list.txt").write_text("yes/5.wav\nno/5.wav\n")
+    config = tmp_path / "config.yaml"
+    shipped = yaml.safe_load(packaged("models", "speech_commands", "d004.yaml").read_text())
+    shipped["task"] |= {"folder": str(root), "words": [], "cache": str(tmp_path / "features.npz")}
+    shipped["training"] |= {"steps": 2}
+    config.write_text(to_yaml(shipped | {"simulation": {"inputs": 2}}))
+    refused = command("train", config, "-o", tmp_path / "refused")
+    assert refused.code == 2
+    assert "1 bad of 12 files (no/3.wav: empty)" in refused.err
+    done = command("train", config, "-o", tmp_path / "run", "--skip-bad")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test_decisions"] == 2
+    copying = written(tmp_path / "copying.yaml")
+    other = command("train", copying, "-o", tmp_path / "other", "--skip-bad")
+    assert other.code == 2
+    assert "skip_bad: unknown key" in other.err
+
+
+@pytest.mark.parametrize("size", [4, 8, 16, 32, 64, 128, 256, 512])
+def test_speech_configurations_are_valid(size: int) -> None:
+    config = load(CodesignConfig, packaged("models", "speech_commands", f"d{size:03d}.yaml"))
+    assert config.network["hidden_size"] == config.network["model_size"] == size
+    assert isinstance(config.task.root, SpeechCommands)
+    assert config.task.root.words[:2] == ("yes", "no")
+    assert len(config.task.root.words) == 10

@@ -14,6 +14,7 @@ from cmru_hw.training.tasks.flip_flop import FlipFlop as FlipFlop
 from cmru_hw.training.tasks.japanese_vowels import JapaneseVowels as JapaneseVowels
 from cmru_hw.training.tasks.parity import Parity as Parity
 from cmru_hw.training.tasks.shapes_1d import Shapes1D as Shapes1D
+from cmru_hw.training.tasks.speech_commands import SpeechCommands as SpeechCommands
 from cmru_hw.training.tasks.task import Split as Split
 from cmru_hw.training.tasks.task import Task as Task
 from cmru_hw.training.tasks.task import TaskOptions as TaskOptions
@@ -22,6 +23,7 @@ TASKS: dict[str, type[TaskOptions]] = {
     "japanese_vowels": JapaneseVowels,
     "basic_motions": BasicMotions,
     "digits": Digits,
+    "speech_commands": SpeechCommands,
     "copy_first_input": CopyFirstInput,
     "flip_flop": FlipFlop,
     "parity": Parity,
@@ -39,6 +41,7 @@ class TaskConfig(
             JapaneseVowels
             | BasicMotions
             | Digits
+            | SpeechCommands
             | CopyFirstInput
             | FlipFlop
             | Parity

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cmru_hw.training.tasks.task import Task, TaskOptions, packaged_splits
+from cmru_hw.training.tasks.task import DividedOptions, Task, packaged_splits
 
 
-class BasicMotions(TaskOptions):
+class BasicMotions(DividedOptions):
     """Standing, running, walking or badminton from a smart watch, 100 frames of 0.1 s.
 
     BasicMotions of the UEA archive (Bagnall et al., arXiv 1811.00075); see models/data/basic_motions.md.

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 
 from cmru_hw.config import packaged
-from cmru_hw.training.tasks.task import Task, TaskOptions, of_length
+from cmru_hw.training.tasks.task import DividedOptions, Task, of_length
 
 
-class Digits(TaskOptions):
+class Digits(DividedOptions):
     """A handwritten digit of 8 x 8 pixels, row by row, one pixel a frame: T = 64, I = 1, ink 0 to 1.
 
     Optical Recognition of Handwritten Digits (UCI, Alpaydin and Kaynak 1998, CC BY 4.0);

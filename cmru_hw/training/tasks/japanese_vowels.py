@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cmru_hw.training.tasks.task import Task, TaskOptions, packaged_splits
+from cmru_hw.training.tasks.task import DividedOptions, Task, packaged_splits
 
 
-class JapaneseVowels(TaskOptions):
+class JapaneseVowels(DividedOptions):
     """Which of nine speakers says a vowel pair: Kudo, Toyama and Shimbo 1999 (UCI, CC BY 4.0).
 
     See models/data/japanese_vowels.md.

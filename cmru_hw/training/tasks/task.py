@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,16 +53,21 @@ class Task:
     frame: str
 
 
-class TaskOptions(Strict):
+class TaskOptions(Strict, ABC):
     """The options of every task; a task adds its `name`, its own options and `load`."""
 
     name: str
+
+    @abstractmethod
+    def load(self, seed: int) -> Task:
+        """The task. `seed` draws generated data, the validation split and what else there is to draw."""
+
+
+class DividedOptions(TaskOptions):
+    """The options of tasks without a validation set of their own."""
+
     validation_fraction: float = Field(default=0.0, ge=0.0, le=0.5)
     """Share of each class of the training set that is held out to choose the best weights."""
-
-    def load(self, seed: int) -> Task:
-        """The task. `seed` draws the generated data and the validation split."""
-        raise NotImplementedError
 
     def hold_out(self, train: Split, seed: int) -> tuple[Split, Split | None]:
         """Split off `validation_fraction` of each class, drawn by `seed`."""
@@ -78,7 +84,7 @@ class TaskOptions(Strict):
         return train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
 
 
-class GeneratedOptions(TaskOptions):
+class GeneratedOptions(DividedOptions):
     """The options of tasks whose sequences are generated."""
 
     train_size: int = Field(default=4096, ge=1)
