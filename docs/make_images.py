@@ -3,7 +3,8 @@
     python docs/make_images.py [out/demo] [docs/images]
 
 Writes `overview.svg`: the latch's hysteresis and the accuracy of mismatched chips beside one utterance's
-currents in both models; and `schematic_*.svg`, the cells with the sizes of `generic180`. Equal figures give equal bytes.
+currents in both models; and `schematic_*.svg`, the cells with the sizes of `generic180`. Equal
+figures give equal bytes.
 """
 
 from __future__ import annotations
