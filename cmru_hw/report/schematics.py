@@ -1,4 +1,4 @@
-"""Schematics of the primitives' cells, with the sizes of a technology. Needs `pip install 'cmru-hw[drawings]'`.
+"""Schematics of the primitives' cells, with a technology's sizes. Needs `pip install 'cmru-hw[drawings]'`.
 
 Connections and parameters are read off the cells in `circuits/`, so only the places are given here. Nets
 that meet bear the same name; a bulk is at its rail.
