@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from cmru_hw.config import packaged
 from cmru_hw.errors import ConfigError
@@ -132,7 +132,7 @@ def draw(cell: Mapping[str, Transistor], columns: Columns) -> str:
         for start, end in pairwise(points):
             drawing.add(elm.Line().at(start).to(end))
 
-    def text(words: str, x: float, y: float, side: str = "left") -> None:
+    def text(words: str, x: float, y: float, side: Literal["left", "right"] = "left") -> None:
         drawing.add(elm.Label().theta(0).at((x, y)).label(words, loc="center", halign=side, ofst=(0, 0)))
 
     nodes: dict[tuple[float, float], str] = {}
