@@ -1,9 +1,10 @@
-"""The README's picture, put together from the figures of `make demo`.
+"""The README's picture, put together from the figures of `make demo`, and the cells' schematics.
 
     python docs/make_images.py [out/demo] [docs/images]
 
 Writes `overview.svg`: the latch's hysteresis and the accuracy of mismatched chips beside one utterance's
-currents in both models. Equal figures give equal bytes.
+currents in both models; and `schematic_*.svg`, the cells with the sizes of `generic180`. Equal
+figures give equal bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from cmru_hw.config import write_atomically
 from cmru_hw.errors import ConfigError
 from cmru_hw.report.plots import INK
+from cmru_hw.report.schematics import DRAWINGS
+from cmru_hw.technology import load_technology
 
 ROOT = Path(__file__).resolve().parents[1]
 GAP, TITLE = 18.0, 26.0  # pt
@@ -86,6 +89,9 @@ def main(arguments: list[str]) -> None:
     """Write the pictures; `arguments` are the run and the output folder."""
     run = Path(arguments[0]) if arguments else ROOT / "out" / "demo"
     folder = Path(arguments[1]) if len(arguments) > 1 else ROOT / "docs" / "images"
+    for made in DRAWINGS.values():
+        for name, drawn in made.items():
+            write_atomically(folder / f"schematic_{name}.svg", drawn(load_technology("generic180")))
     write_atomically(folder / "overview.svg", overview(run))
 
 

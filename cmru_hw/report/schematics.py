@@ -1,4 +1,4 @@
-"""Schematics of the primitives' cells, with the sizes of a technology; schemdraw of `[drawings]` draws them.
+"""Schematics of the primitives' cells, with a technology's sizes. Needs `pip install 'cmru-hw[drawings]'`.
 
 Connections and parameters are read off the cells in `circuits/`, so only the places are given here. Nets
 that meet bear the same name; a bulk is at its rail.
@@ -34,7 +34,7 @@ class Transistor:
     size: str
 
 
-def transistors(file: str, cell: str, sizes: Mapping[str, float]) -> dict[str, Transistor]:
+def transistors(file: str, cell: str, sizes: Mapping[str, float | str]) -> dict[str, Transistor]:
     """Of a cell in `circuits/`, by name M1, M2, ...; `sizes` its parameters, W and L in um."""
     text = packaged("circuits", file).read_text(encoding="utf-8")
     body = re.search(rf"^\.subckt {cell} (.*?)^\.ends {cell}$", text, re.MULTILINE | re.DOTALL)
@@ -44,14 +44,17 @@ def transistors(file: str, cell: str, sizes: Mapping[str, float]) -> dict[str, T
     pattern = r"^X(\d+) +(\S+) +(\S+) +(\S+) +\S+ +([np])fet +W={(\w+)} +L={(\w+)} +M={?(\w+)}?"
     for number, drain, gate, source, polarity, w, l, m in re.findall(pattern, body[1], re.MULTILINE):  # noqa: E741
         units = sizes[m] if m in sizes else int(m)
-        size = f"{sizes[w]:g}/{sizes[l]:g}" if units == 1 else f"{units:g} x {sizes[w]:g}/{sizes[l]:g}"
+        one = f"{sizes[w]}/{sizes[l]}"
+        size = one if units == 1 else f"{units} x {one}"
         found[f"M{number}"] = Transistor(polarity, drain, gate, source, size)
     return found
 
 
 def latch(technology: Technology) -> str:
-    """The nine-transistor latch, an output diode of 16 unit transistors, as SVG."""
-    sizes = _wl("", technology.unit) | _wl("S", technology.switch) | {"U": technology.latch_units, "UOUT": 16}
+    """The nine-transistor latch, D unit transistors in its output diode, as SVG."""
+    sizes = (
+        _wl("", technology.unit) | _wl("S", technology.switch) | {"U": technology.latch_units, "UOUT": "D"}
+    )
     cell = transistors("latch_9t.sub", "latch_9t", sizes)
     return draw(cell, [["M1", None, "M2"], ["M9", None, None], ["M7", "M6", "M8"], ["M4", "M3", "M5"]])
 
@@ -111,8 +114,8 @@ def drawings(kinds: Collection[str], technology: Technology) -> dict[str, str]:
     }
 
 
-def _wl(suffix: str, size: Geometry) -> dict[str, float]:
-    return {f"W{suffix}": size.w_um, f"L{suffix}": size.l_um}
+def _wl(suffix: str, size: Geometry) -> dict[str, float | str]:
+    return {f"W{suffix}": f"{size.w_um:g}", f"L{suffix}": f"{size.l_um:g}"}
 
 
 def draw(cell: Mapping[str, Transistor], columns: Columns) -> str:
@@ -129,7 +132,7 @@ def draw(cell: Mapping[str, Transistor], columns: Columns) -> str:
         for start, end in pairwise(points):
             drawing.add(elm.Line().at(start).to(end))
 
-    def text(words: str, x: float, y: float, side: Literal["center", "left", "right"] = "left") -> None:
+    def text(words: str, x: float, y: float, side: Literal["left", "right"] = "left") -> None:
         drawing.add(elm.Label().theta(0).at((x, y)).label(words, loc="center", halign=side, ofst=(0, 0)))
 
     nodes: dict[tuple[float, float], str] = {}
@@ -149,7 +152,7 @@ def draw(cell: Mapping[str, Transistor], columns: Columns) -> str:
                 if net in ("vdd", "0"):
                     drawing.add((elm.Vdd() if net == "vdd" else elm.Ground()).at((x, end)))
                 else:
-                    nodes[x, end] = net
+                    nodes[round(x, 6), round(end, 6)] = net
             if one.gate == one.drain:
                 end = y + (DOWN / 2 if one.polarity == "n" else -DOWN / 2)
                 wire((gate[0], gate[1]), (gate[0], end), (x, end))
@@ -160,10 +163,10 @@ def draw(cell: Mapping[str, Transistor], columns: Columns) -> str:
     for (x, y), net in nodes.items():
         drawing.add(elm.Dot(radius=0.06).at((x, y)))
         text(net, x + 0.12, y - 0.22)
-        below = (x, y - DOWN)
+        below = (x, round(y - DOWN, 6))
         if nodes.get(below) == net:
             wire((x, y), below)
-        beside = (x + ACROSS, y)
+        beside = (round(x + ACROSS, 6), y)
         if nodes.get(beside) == net:
             wire((x, y), beside)
     return drawing.get_imagedata("svg").decode("utf-8")

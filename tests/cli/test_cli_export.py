@@ -62,4 +62,4 @@ def test_the_cells_in_use_are_drawn_with_their_sizes(design: Path, tmp_path: Pat
     assert {f"M{k}" for k in range(1, 10)} <= set(words)
     assert words.count("0.5/5") == 2  # the switches M3 and M6
     assert words.count("2 x 1/5") == 6
-    assert words.count("16 x 1/5") == 1
+    assert words.count("D x 1/5") == 1
