@@ -105,7 +105,7 @@ def test_margins_foretell_how_often_noise_sets_off_events() -> None:
 
 
 def test_an_unknown_study_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="none called 'speed'; there are stability, retention"):
+    with pytest.raises(ConfigError, match="none called 'speed'; there are stability, benchmarks, retention"):
         find_study("speed")
 
 
