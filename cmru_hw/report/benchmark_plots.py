@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from cmru_hw.report.plots import ASKED, BEHAVIORAL, FAINT, INK, SPICE, WIDTH, styled
 
@@ -18,8 +17,11 @@ Line = tuple[Sequence[int], Sequence[Sequence[float]]]
 
 
 @styled
-def accuracy_over_size(panels: Mapping[str, Mapping[str, Line]]) -> Figure:
-    """A panel a task, a line a unit: mean accuracy over parameters, bars of one standard deviation."""
+def accuracy_over_size(panels: Mapping[str, Mapping[str, Line]], sizes: Sequence[int]) -> Figure:
+    """A panel a task, a line a unit: mean accuracy over parameters, bars of one standard deviation.
+
+    `sizes` are the numbers of parameters that were wanted, for the ticks.
+    """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(WIDTH, 0.9 + 2.0 * rows), layout="constrained")
@@ -34,9 +36,8 @@ def accuracy_over_size(panels: Mapping[str, Mapping[str, Line]]) -> Figure:
                 color=colour, marker=marker, markersize=3.5, linewidth=1.1, elinewidth=0.7, label=title,
             )  # fmt: skip
         axes.set_xscale("log")
-        sizes = sorted({round(p, -2) for p in next(iter(lines.values()))[0]})
-        axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.set_xticks([], minor=True)
         axes.set_title(task, fontsize=8.5)
         axes.grid(color=FAINT)
     for axes in grid[len(panels) :]:

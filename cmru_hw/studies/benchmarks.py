@@ -76,7 +76,7 @@ class Benchmarks(Study):
     tasks: tuple[TaskConfig, ...] = field(default_factory=_tasks)
     parameters: tuple[int, ...] = (500, 2000, 10000)
     seeds: int = 5
-    rates: tuple[float, ...] = (2e-3, 6e-3, 2e-2)
+    rates: tuple[float, ...] = (6e-4, 2e-3, 6e-3, 2e-2)
     steps: int = 1000
     hold: int = 200
     anneal: int = 400
@@ -157,7 +157,7 @@ class Benchmarks(Study):
             }
             for task in record["tasks"]
         }
-        return {"benchmarks": accuracy_over_size(panels)}
+        return {"benchmarks": accuracy_over_size(panels, record["parameters"])}
 
     def rows(self, record: Record) -> tuple[list[str], list[list[str]]]:
         """Mean and standard deviation in percent; * for p < 0.05 against the better of LRU and minGRU."""
