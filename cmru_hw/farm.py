@@ -246,9 +246,14 @@ def _on_processes(function: Function[C, J], context: C, jobs: Mapping[str, J], p
                         f"workers died {losses} times without finishing a job, for want of memory perhaps: "
                         f"{len(left)} of {len(jobs)} jobs are left; try fewer workers"
                     ) from error
-            except BaseException:
-                pool.shutdown(kill_workers=True)
+            except Exception:  # Others may have finished with the one that failed.
+                for future, key in futures.items():
+                    if key in left and future.done() and not future.cancelled() and not future.exception():
+                        yield key, future.result()
                 raise
+            finally:
+                if left:
+                    pool.shutdown(kill_workers=True)
 
 
 def _in_process(function: Function[C, J], shared: Path, job: J) -> Arrays:

@@ -22,7 +22,7 @@ class Context:
     marks: Path
     deadly: tuple[int, ...] = ()  # jobs that kill their process
     deaths: int = 1  # how many times each of them does
-    failing: tuple[int, ...] = ()
+    failing: tuple[int, ...] = ()  # jobs that fail, after those before them have finished
 
 
 def scaled(context: Context, job: int) -> Arrays:
@@ -32,7 +32,11 @@ def scaled(context: Context, job: int) -> Arrays:
     if job in context.deadly and runs(context.marks, job) <= context.deaths:
         os.kill(os.getpid(), signal.SIGKILL)
     if job in context.failing:
+        while not all((context.marks / f"done_{other}").exists() for other in range(job)):
+            time.sleep(0.01)
+        time.sleep(0.2)
         raise SimulationError(f"job {job} does not converge")
+    (context.marks / f"done_{job}").touch()
     return {"scaled": context.factor * np.arange(job + 1.0)}
 
 
