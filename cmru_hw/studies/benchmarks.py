@@ -104,15 +104,26 @@ class Benchmarks(Study):
         }
 
     def measurements(self, trained: Mapping[str, Arrays]) -> dict[str, Measurement]:
-        found: dict[str, Measurement] = {}
-        for task in self.tasks:
-            for seed in range(self.seeds):
-                for size in self.parameters:
-                    for unit in self.units:
-                        rate = self._chosen(task, size, unit, trained)
-                        trial = self._trial(task, size, unit, rate, seed)
-                        found[f"{task.name}_{size}_{unit}_seed{seed}"] = Scored(trial)
-        return found
+        def scored(task: TaskConfig, size: int, unit: str, seed: int) -> Scored:
+            return Scored(self._trial(task, size, unit, self._chosen(task, size, unit, trained), seed))
+
+        return {key: scored(*point) for key, point in self._final().items()}
+
+    def trained_again(self) -> dict[str, Trial]:
+        return {
+            key: self._trial(task, size, unit, self.rates[0], seed)
+            for key, (task, size, unit, seed) in self._final().items()
+        }
+
+    def _final(self) -> dict[str, tuple[TaskConfig, int, str, int]]:
+        """Task, size, unit and seed of the runs at the chosen rates."""
+        return {
+            f"{task.name}_{size}_{unit}_seed{seed}": (task, size, unit, seed)
+            for task in self.tasks
+            for seed in range(self.seeds)
+            for size in self.parameters
+            for unit in self.units
+        }
 
     def summarise(self, results: Mapping[str, Arrays]) -> Record:
         rows: list[Record] = []

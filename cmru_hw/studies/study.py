@@ -46,6 +46,10 @@ class Study(ABC):
         """By key, no trial's; `trained` are the results of the trials."""
         return {}
 
+    def trained_again(self) -> dict[str, Trial]:
+        """Measurements that are trainings, each as a trial that takes as long, for `reckon`."""
+        return {}
+
     @abstractmethod
     def summarise(self, results: Mapping[str, Arrays]) -> Record:
         """Plain values for JSON, from the results of trials and measurements; no times."""
@@ -89,6 +93,7 @@ def reckon(study: Study, folder: Path, steps: int = 20) -> Amount:
     """How long the trials that are left will take, from `steps` steps of one of each kind."""
     trials = study.trials()
     store = _store(study, folder, trials)
+    trials = trials | study.trained_again()
     left = {key: trial for key, trial in trials.items() if store.get(key) is None}
     seconds_a_step: dict[str, float] = {}
     total = 0.0
