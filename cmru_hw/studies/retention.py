@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -31,12 +31,15 @@ from cmru_hw.training.tasks import CopyFirstInput
 
 @dataclass(frozen=True)
 class Recipe:
-    """A variant and what its training adds; `noise` is a factor on the noise of the training data."""
+    """A variant and what its training adds: a margin in the end or from the beginning, or noise.
+
+    `noise` is a factor on the noise of the training data.
+    """
 
     variant: Variant
     added: str = ""
+    margin: Literal["in the end", "at once"] | None = None
     noise: float = 1.0
-    margin: MarginConfig | None = None
     candidate_noise: float = 0.0
 
     @property
@@ -47,12 +50,6 @@ class Recipe:
 def _saturating(levels: int) -> Variant:
     return Variant(f"CMRU, K = {levels}", "cmru", {"levels": levels})
 
-
-LOUDER = 1.5
-"""Factor on the noise of the training data of `firm` recipes."""
-
-MARGIN = MarginConfig(distance=0.5, weight=3.0)
-"""Penalty of `firm` recipes: half a model unit between candidates and thresholds."""
 
 _PLAIN = {
     "cmru": UNITS["cmru"],
@@ -68,12 +65,12 @@ RECIPES: dict[str, Recipe] = {
     "min_gru": Recipe(UNITS["min_gru"]),
     "alpha_cmru": Recipe(UNITS["alpha_cmru"]),
     **{name: Recipe(variant) for name, variant in _PLAIN.items()},
-    **{f"{name}_firm": Recipe(variant, "firm", LOUDER, MARGIN) for name, variant in _PLAIN.items()},
-    "k4_louder": Recipe(_saturating(4), "noise x 1.5", LOUDER),
-    "k4_margin": Recipe(_saturating(4), "margin", margin=MARGIN),
+    **{f"{name}_firm": Recipe(variant, "firm", "in the end") for name, variant in _PLAIN.items()},
+    "k4_at_once": Recipe(_saturating(4), "firm at once", "at once"),
+    "k4_louder": Recipe(_saturating(4), "noise x 1.5", noise=1.5),
     "k4_candidate": Recipe(_saturating(4), "candidate noise 0.3", candidate_noise=0.3),
 }
-"""Plain ones; `firm` ones, which push thresholds away from noise; and what of it does what."""
+"""Plain ones; `firm` ones, which learn first and then push candidates away from thresholds; and others."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +117,10 @@ class Retention(Study):
     noise_std: float = 0.1
     train_size: int = 2048
     rate: float = 1e-2
+    distance: float = 2.0
+    weight: float = 5.0
+    learn: int = 600
+    firm_up: int = 300
     lengths: tuple[int, ...] = (150, 1000, 10_000, 100_000)
     sequences: int = 128
     noisy_length: int = 1000
@@ -132,7 +133,7 @@ class Retention(Study):
         """Three seeds of six recipes, fewer steps, to 10 000 frames: in three minutes on two cores."""
         return cls(
             recipes=("lru", "min_gru", "cmru", "k4", "k4_firm", "annealed_firm"), seeds=2, steps=600,
-            hold=100, anneal=200, size=12, length=100, classes=4, train_size=1024,
+            hold=100, anneal=200, learn=250, firm_up=100, size=12, length=100, classes=4, train_size=1024,
             lengths=(100, 1000, 10_000), input_noises=(0.1, 0.2, 0.4), state_noises=(0.03, 0.1, 0.3),
             noisy_seeds=1, noisy_length=200,
         )  # fmt: skip
@@ -261,10 +262,17 @@ class Retention(Study):
         hold, anneal = recipe.variant.schedule(self.hold, self.anneal)
         training = TrainingConfig(
             steps=self.steps, learning_rate=self.rate, seed=seed, evaluate_every=100,
-            candidate_noise=recipe.candidate_noise, margin=recipe.margin,
+            candidate_noise=recipe.candidate_noise, margin=self._margin(recipe),
             epsilon_hold=hold, epsilon_anneal=anneal,
         )  # fmt: skip
         return Trial(recipe.variant.section(self.size, pool="last", skip=False), task, training)
+
+    def _margin(self, recipe: Recipe) -> MarginConfig | None:
+        """The penalty of a recipe, after the task is learnt or from the beginning."""
+        if recipe.margin is None:
+            return None
+        hold, anneal = (self.learn, self.firm_up) if recipe.margin == "in the end" else (0, 0)
+        return MarginConfig(distance=self.distance, weight=self.weight, hold=hold, anneal=anneal)
 
 
 BESIDE = ("lru", "min_gru", "cmru")

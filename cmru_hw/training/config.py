@@ -17,6 +17,18 @@ class MarginConfig(Strict):
 
     weight: PositiveFloat
 
+    hold: int = Field(default=0, ge=0)
+    """Steps without the penalty, in which the task is learnt first."""
+
+    anneal: int = Field(default=0, ge=0)
+    """Steps over which the weight then grows from 0."""
+
+    def weight_at(self, step: int) -> float:
+        """The weight in the step with this zero-based number."""
+        if step < self.hold:
+            return 0.0
+        return self.weight * (min(1.0, (step - self.hold) / self.anneal) if self.anneal else 1.0)
+
 
 class QuantizationConfig(Strict):
     """A second phase that trains with matrix weights in whole multiples of 1/units.
@@ -122,6 +134,12 @@ class TrainingConfig(Strict):
     def _betas_below_one(self) -> TrainingConfig:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be at least 0 and below 1, got {list(self.betas)}")
+        return self
+
+    @model_validator(mode="after")
+    def _margin_in_time(self) -> TrainingConfig:
+        if self.margin and (whole := self.margin.hold + self.margin.anneal) >= self.steps:
+            raise ValueError(f"margin.hold + margin.anneal must be below steps ({self.steps}), got {whole}")
         return self
 
     @model_validator(mode="after")

@@ -153,7 +153,7 @@ class TrainingLoop:
         if self.hardware is not None and (noise := self.config.hardware_noise) is not None:
             return self._on_chips(self.hardware, noise, parameters, x, lengths)
         parameters = perturb(parameters, self.config.weight_noise)
-        with margin_penalty(self.network, self.config.margin, lengths) as penalty:
+        with margin_penalty(self.network, self.config.margin, lengths, self.step) as penalty:
             scores: Tensor = functional_call(self.network, parameters, (x, lengths))
         return scores, penalty()
 
@@ -173,7 +173,7 @@ class TrainingLoop:
         if config is None:
             return scores, scores.new_zeros(())
         short = torch.stack([shortfall(margin, config.distance, lengths) for margin in margins])
-        return scores, config.weight * short.mean()
+        return scores, config.weight_at(self.step) * short.mean()
 
     def _project(self) -> None:
         limits = [self.config.weight_limit, q.max_ratio if (q := self._quantization()) else None]
@@ -225,9 +225,10 @@ class TrainingLoop:
             self.ends = [min(self.step, self.ends[0]), self.step + later]
 
     def _is_annealed(self) -> bool:
-        """Whether chips have all their errors by now: only then is a network worth keeping."""
-        noise = self.config.hardware_noise
-        return noise is None or self.step > noise.anneal
+        """Whether chips have all their errors and margins all their weight: until then none is kept."""
+        noise, margin = self.config.hardware_noise, self.config.margin
+        loud = noise is None or self.step > noise.anneal
+        return loud and (margin is None or self.step > margin.hold + margin.anneal)
 
     def _validate(self) -> Evaluation | None:
         if self.task.validation is None:

@@ -16,12 +16,12 @@ from cmru_hw.training.config import MarginConfig
 
 @contextmanager
 def margin_penalty(
-    network: nn.Module, config: MarginConfig | None, lengths: Tensor
+    network: nn.Module, config: MarginConfig | None, lengths: Tensor, step: int
 ) -> Iterator[Callable[[], Tensor]]:
     """Watch the candidates of a forward pass; yields a function that gives the penalty afterwards.
 
-    weight * mean(relu(distance - |c - nearest threshold|)) over the valid frames of every unit; 0 for a
-    network without thresholds.
+    weight * mean(relu(distance - |c - nearest threshold|)) over the valid frames of every unit, with the
+    weight of this step; 0 for a network without thresholds.
     """
     found: list[Tensor] = []
     cells = [module for module in network.modules() if isinstance(module, ThresholdCell)]
@@ -37,7 +37,7 @@ def margin_penalty(
 
     handles = [cell.candidate.register_forward_hook(watch(cell)) for cell in cells]
     try:
-        yield lambda: config.weight * torch.stack(found).mean()
+        yield lambda: config.weight_at(step) * torch.stack(found).mean()
     finally:
         for handle in handles:
             handle.remove()

@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch.func import functional_call
 
 from cmru_hw.errors import ConfigError
 from cmru_hw.nn.network import Network, NetworkConfig
 from cmru_hw.nn.threshold_cell import ThresholdCell
-from cmru_hw.training.config import MarginConfig
+from cmru_hw.training.config import MarginConfig, TrainingConfig
 from cmru_hw.training.margin import margin_penalty
 from cmru_hw.training.noise import perturb, set_candidate_noise, set_packet_asymmetry
+from cmru_hw.training.tasks import CopyFirstInput, load_task
+from cmru_hw.training.trainer import train
 
 
 def network(unit: str = "fq_bmru", **options: Any) -> Network:
@@ -98,7 +101,7 @@ class OneUnit(nn.Module):
 def test_margin_penalty_counts_shortfalls_of_valid_frames() -> None:
     net = OneUnit()
     x = torch.tensor([[[0.25, 0.0, 1.0], [0.5, 0.2, 0.46]], [[0.2, 9.0, 9.0], [0.2, 0.2, 0.2]]])
-    with margin_penalty(net, MarginConfig(distance=0.1, weight=2.0), torch.tensor([2, 1])) as penalty:
+    with margin_penalty(net, MarginConfig(distance=0.1, weight=2.0), torch.tensor([2, 1]), 0) as penalty:
         net(x)
     # shortfalls of 0.1: 0.25 -> 0.05, 0.5 -> 0.1, 0.2 -> 0.1, 0.46 -> 0.06, then 0.2 -> 0.1; the last
     # frame is padding; 3 valid frames of 4 units
@@ -116,7 +119,7 @@ def test_margin_penalty_of_signed_units_sees_the_weights_in_use(unit: str, movin
     torch.manual_seed(0)
     net, used = (network(unit, input_dependent_threshold=moving) for _ in range(2))
     x, lengths = torch.randn(3, 5, 2), torch.tensor([5, 2, 4])
-    with margin_penalty(net, MarginConfig(distance=0.7, weight=2.0), lengths) as penalty:
+    with margin_penalty(net, MarginConfig(distance=0.7, weight=2.0), lengths, 0) as penalty:
         functional_call(net, dict(used.named_parameters()), (x, lengths))
     trace, valid = used.trace(x), torch.arange(5) < lengths[:, None]
     shortfalls = []
@@ -135,6 +138,22 @@ def test_margin_penalty_of_signed_units_sees_the_weights_in_use(unit: str, movin
 )
 def test_no_margin_or_no_threshold_costs_nothing(unit: str, margin: MarginConfig | None) -> None:
     net = network(unit)
-    with margin_penalty(net, margin, torch.tensor([2])) as penalty:
+    with margin_penalty(net, margin, torch.tensor([2]), 0) as penalty:
         net(torch.zeros(1, 2, 2))
     assert penalty().item() == 0
+
+
+def test_the_penalty_comes_after_the_hold_and_only_then_is_a_network_kept() -> None:
+    late = MarginConfig(distance=0.1, weight=2.0, hold=20, anneal=10)
+    assert [late.weight_at(step) for step in (0, 19, 20, 25, 30, 99)] == [0, 0, 0, 1, 2, 2]
+    options = CopyFirstInput(length=4, classes=2, train_size=64, test_size=32, validation_fraction=0.25)
+    task = load_task(options, 0)
+    torch.manual_seed(0)
+    net = network("cmru", input_size=task.input_size)
+    config = TrainingConfig(steps=35, batch_size=16, evaluate_every=5, margin=late)
+    assert train(net, task, config).metrics["best_step"] == 35
+
+
+def test_a_penalty_that_would_come_after_the_last_step_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"margin.hold \+ margin.anneal must be below steps \(30\)"):
+        TrainingConfig(steps=30, margin=MarginConfig(distance=0.1, weight=1.0, hold=20, anneal=10))
