@@ -64,8 +64,11 @@ def gradient_norms(network: Network, x: torch.Tensor, y: torch.Tensor) -> torch.
 
 @dataclass(frozen=True)
 class Stability(Study):
-    """`seeds` runs of every unit on each task at `rate`, on `MAIN` also at each other rate and at each other
-    scale of the initial matrices; `grid_seeds` of them where both are others."""
+    """`seeds` runs of every unit on each task at `rate`, and on `MAIN` at each other rate.
+
+    On `MAIN` also `grid_seeds` runs at each rate with each other scale of the initial matrices, and `seeds` of
+    them at `rate` for `followed` units.
+    """
 
     name = "stability"
 
@@ -75,6 +78,7 @@ class Stability(Study):
         FlipFlop(length=100, train_size=2048, test_size=512, validation_fraction=0.125),
         Parity(length=50, events=5, train_size=2048, test_size=512, validation_fraction=0.125),
     )
+    followed: tuple[str, ...] = ("bmru", "annealed_bmru", "cmru", "alpha_cmru")
     seeds: int = 10
     grid_seeds: int = 2
     steps: int = 1500
@@ -84,17 +88,17 @@ class Stability(Study):
     batch_size: int = 64
     rate: float = 3e-3
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
-    scales: tuple[float, ...] = (0.3, 1.0, 3.0)
+    scales: tuple[float, ...] = (0.3, 1.0, 3.0, 6.0)
     evaluate_every: int = 100
     gradient_scales: tuple[float, ...] = (1.0, 3.0, 6.0)
 
     @classmethod
     def quick(cls) -> Self:
-        """One task, two seeds, fewer steps and frames: a look in three minutes on two cores."""
+        """One task, three seeds, fewer steps and frames: a look in three minutes on two cores."""
         task = CopyFirstInput(length=60, classes=4, train_size=1024, test_size=256, validation_fraction=0.125)
         return cls(
-            tasks=(task,), seeds=2, grid_seeds=1, steps=600, hold=100, anneal=200, size=12, rate=5e-3,
-            rates=(5e-3,), scales=(1.0, 3.0),
+            tasks=(task,), followed=(), seeds=3, grid_seeds=1, steps=600, hold=100, anneal=200, size=12, rate=5e-3,
+            rates=(5e-3,), scales=(1.0, 6.0),
         )  # fmt: skip
 
     def trials(self) -> dict[str, Trial]:
@@ -118,8 +122,8 @@ class Stability(Study):
             for unit in self.units:
                 for rate in self.rates if task.name == MAIN else (self.rate,):
                     for scale in self.scales if task.name == MAIN else (1.0,):
-                        main = rate == self.rate or scale == 1.0
-                        for seed in range(self.seeds if main else self.grid_seeds):
+                        whole = scale == 1.0 or (rate == self.rate and unit in self.followed)
+                        for seed in range(self.seeds if whole else self.grid_seeds):
                             yield task, task.name, unit, rate, scale, seed
 
     def _key(self, task: str, unit: str, rate: float, scale: float, seed: int) -> str:

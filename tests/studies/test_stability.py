@@ -18,7 +18,7 @@ TASK = CopyFirstInput(length=6, classes=2, train_size=64, test_size=64, validati
 
 def test_tiny(tmp_path: Path) -> None:
     study = Stability(
-        units=("bmru", "annealed_bmru", "cmru"), tasks=(TASK,), seeds=3, grid_seeds=1, steps=150, hold=20,
+        units=("bmru", "annealed_bmru", "cmru"), tasks=(TASK,), followed=("cmru",), seeds=3, grid_seeds=1, steps=150, hold=20,
         anneal=40, size=4, batch_size=16, rate=1e-2, rates=(1e-2, 2e-2), scales=(1.0, 3.0), evaluate_every=50,
     )  # fmt: skip
     record = run_study(study, tmp_path, Farm(workers=1))
@@ -26,6 +26,7 @@ def test_tiny(tmp_path: Path) -> None:
     cmru = by_rate["0.01"]
     assert [cmru[scale]["runs"] for scale in ("1", "3")] == [3, 3]
     assert [by_rate["0.02"][scale]["runs"] for scale in ("1", "3")] == [3, 1]
+    assert record["runs"]["copy_first_input"]["bmru"]["0.01"]["3"]["runs"] == 1
     assert cmru["1"]["solved"] == sum(accuracy >= 0.95 for accuracy in cmru["1"]["accuracies"]) > 0
     assert list(record["gradients"]) == ["1", "3", "6"]
     assert all(len(lines["CMRU"]) == 6 for lines in record["gradients"].values())
