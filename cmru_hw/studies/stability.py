@@ -66,8 +66,8 @@ def gradient_norms(network: Network, x: torch.Tensor, y: torch.Tensor) -> torch.
 class Stability(Study):
     """`seeds` runs of every unit on each task at `rate`, and on `MAIN` at each other rate.
 
-    On `MAIN` also `grid_seeds` runs at each rate with each other scale of the initial matrices, and `seeds` of
-    them at `rate` for `followed` units.
+    On `MAIN` also `grid_seeds` runs at each rate with each other scale of the initial matrices, and for
+    `followed` units `seeds` of them at `rate`.
     """
 
     name = "stability"
@@ -97,8 +97,8 @@ class Stability(Study):
         """One task, three seeds, fewer steps and frames: a look in three minutes on two cores."""
         task = CopyFirstInput(length=60, classes=4, train_size=1024, test_size=256, validation_fraction=0.125)
         return cls(
-            tasks=(task,), followed=(), seeds=3, grid_seeds=1, steps=600, hold=100, anneal=200, size=12, rate=5e-3,
-            rates=(5e-3,), scales=(1.0, 6.0),
+            tasks=(task,), followed=(), seeds=3, grid_seeds=1, steps=600, hold=100, anneal=200, size=12,
+            rate=5e-3, rates=(5e-3,), scales=(1.0, 6.0),
         )  # fmt: skip
 
     def trials(self) -> dict[str, Trial]:
