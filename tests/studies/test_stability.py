@@ -19,8 +19,8 @@ TASK = CopyFirstInput(length=6, classes=2, train_size=64, test_size=64, validati
 def test_tiny(tmp_path: Path) -> None:
     study = Stability(
         units=("bmru", "annealed_bmru", "cmru"), tasks=(TASK,), followed=("cmru",), seeds=3, grid_seeds=1,
-        steps=150, hold=20, anneal=40, size=4, batch_size=16, rate=1e-2, rates=(1e-2, 2e-2), scales=(1.0, 3.0),
-        evaluate_every=50,
+        steps=150, hold=20, anneal=40, size=4, batch_size=16,
+        rate=1e-2, rates=(1e-2, 2e-2), scales=(1.0, 3.0), evaluate_every=50,
     )  # fmt: skip
     record = run_study(study, tmp_path, Farm(workers=1))
     by_rate = record["runs"]["copy_first_input"]["cmru"]
