@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from cmru_hw.design import Design
 from cmru_hw.report.plots import BEHAVIORAL, FAINT, INK, SPICE, styled
 
 WIDE, HIGH = 1.75, 0.62  # inch, of a box
@@ -27,6 +28,18 @@ class Box:
     transistors: int
     taken: Sequence[str]
     holds_state: bool = False
+
+
+def boxes(design: Design) -> dict[str, Box]:
+    """Stages of a design by name."""
+    return {
+        stage.name: Box(
+            stage.kind.replace("_", " "), stage.size,
+            sum(array.count for array in stage.devices(design.technology).values()),
+            [name for name, _ in stage.taken()], stage.name in design.facts.states,
+        )
+        for stage in design.stages
+    }  # fmt: skip
 
 
 @styled

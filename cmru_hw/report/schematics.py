@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -102,6 +103,13 @@ DRAWINGS: dict[str, dict[str, Callable[[Technology], str]]] = {
     "latch_bank": {"bank_unit": bank_unit},
 }
 """By the primitive's kind and the name of the drawing."""
+
+
+def left_out() -> str | None:
+    """What to say where schematics cannot be drawn."""
+    if find_spec("schemdraw"):
+        return None
+    return "schematics, as schemdraw is not installed: pip install 'cmru-hw[drawings]'"
 
 
 def drawings(kinds: Collection[str], technology: Technology) -> dict[str, str]:

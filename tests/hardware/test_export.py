@@ -188,6 +188,7 @@ def test_the_readme_lists_every_file(folders: dict[str, Path], language: str) ->
     listed = re.findall(r"^\| `(.+?)` \|", (folder / "README.md").read_text(), re.MULTILINE)
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert set(listed) == there - {"README.md"}
+    assert "network.svg" in listed
 
 
 def test_own_models_are_included_instead(tmp_path: Path) -> None:
