@@ -89,7 +89,7 @@ def block_diagram(boxes: Mapping[str, Box]) -> Figure:
                     over = to_y + inwards / last * (DOWN - HIGH) / 2 + 0.1
                     path = [*start, (lane, start[-1][1]), (lane, over), (to_x, over)]
                     axes.plot(*zip(*path, strict=True), **style)
-                    axes.annotate("", (to_x, to_y), (to_x, over + 0.01), zorder=1, arrowprops=ARROW)
+                    axes.annotate("", (to_x, to_y), (to_x, over), zorder=1, arrowprops=ARROW)
     for name, box in boxes.items():
         x, y = at[name]
         for source in box.taken:
