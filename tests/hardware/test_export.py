@@ -15,10 +15,13 @@ import pytest
 from hardware_networks import random_input, random_network
 from PySpice.Spice.Parser import SpiceParser
 
+from cmru_hw.codesign import read_plan
+from cmru_hw.config import packaged
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
 from cmru_hw.export import export
-from cmru_hw.mapping import MappingConfig, map_network
+from cmru_hw.mapping import MappingConfig, map_folder, map_network
+from cmru_hw.nn.network import load_network
 from cmru_hw.spice.ngspice import find_ngspice
 from cmru_hw.stimulus import Stimulus, make_stimulus
 from cmru_hw.technology import load_technology
@@ -108,6 +111,21 @@ def test_a_wrong_decision_is_told(folders: Folders, tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{}, {"accumulator": "integrator"}])
 def test_a_clocked_design_gives_the_listed_decisions(tmp_path: Path, options: dict[str, str]) -> None:
     export(*small("cmru", levels=2, **options), tmp_path / "made")
+    assert run_alone(tmp_path / "made", tmp_path / "alone").count("expected") == 2
+
+
+@pytest.mark.slow
+def test_the_cmru_demo_gives_the_listed_decisions(tmp_path: Path) -> None:
+    """Two inputs of different classes, each of 20 frames that all have to be remembered."""
+    folder = packaged("models", "copy_first_cmru")
+    plan = read_plan(folder / "config.yaml")
+    design = map_folder(folder, load_network(folder), plan.technology, plan.config.mapping)[0]
+    split = plan.task.test.take(np.array([0, 89]))
+    assert split.y[0] != split.y[1]
+    stimulus = make_stimulus(split.x, design.facts.input_size, design.facts.frame_period, split.lengths)
+    export(design, stimulus, tmp_path / "made")
+    told = json.loads((tmp_path / "made" / "expected.json").read_text())["testbenches"]
+    assert [one["decision"] for one in told] == split.y.tolist()
     assert run_alone(tmp_path / "made", tmp_path / "alone").count("expected") == 2
 
 
