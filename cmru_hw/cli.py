@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from cmru_hw.design import Design
     from cmru_hw.farm import Farm, Store
     from cmru_hw.mapping import MappingReport
-    from cmru_hw.report.diagram import Box
     from cmru_hw.result import Result
     from cmru_hw.stimulus import Stimulus
 
@@ -518,24 +517,14 @@ def export(
 
     Example: cmru-hw export out/design --input x.npy --dialect ngspice -o out/netlist
     """
-    from importlib.util import find_spec
-
-    from cmru_hw.config import write_atomically
     from cmru_hw.export import export as write
-    from cmru_hw.report.diagram import block_diagram
-    from cmru_hw.report.plots import svg
+    from cmru_hw.report.schematics import left_out
 
     _check_folder(output)
     built, stimulus = _load_or_rest(design, input, temperature, supply)
     names = write(built, stimulus, output, dialect, models)
-    write_atomically(output / "network.svg", svg(block_diagram(_boxes(built))))
-    names.append("network.svg")
-    if find_spec("schemdraw"):
-        from cmru_hw.report.schematics import drawings
-
-        for name, text in drawings({stage.kind for stage in built.stages}, built.technology).items():
-            write_atomically(output / "schematics" / name, text)
-            names.append(f"schematics/{name}")
+    if missing := left_out():
+        typer.echo(f"cmru-hw: left out: {missing}", err=True)
     if as_json:
         _print_json({"dialect": dialect, "files": names})
     else:
@@ -766,20 +755,6 @@ def _load(
             f"got {shortest:g}"
         )
     return built, stimulus
-
-
-def _boxes(design: Design) -> dict[str, Box]:
-    """The design as a diagram shows it."""
-    from cmru_hw.report.diagram import Box
-
-    return {
-        stage.name: Box(
-            stage.kind.replace("_", " "), stage.size,
-            sum(array.count for array in stage.devices(design.technology).values()),
-            [name for name, _ in stage.taken()], stage.name in design.facts.states,
-        )
-        for stage in design.stages
-    }  # fmt: skip
 
 
 def _load_or_rest(

@@ -18,8 +18,11 @@ from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
 from cmru_hw.export.cards import Cell, Element, hierarchy, read
 from cmru_hw.export.dialects import Dialect, Ngspice, Run, dialect
-from cmru_hw.primitives.latch import Latch
+from cmru_hw.export.verilog_a import parameters
 from cmru_hw.primitives.signal import source_net
+from cmru_hw.report.diagram import block_diagram, boxes
+from cmru_hw.report.plots import svg
+from cmru_hw.report.schematics import drawings, left_out
 from cmru_hw.spice.job import LATCH, Job, Transient
 from cmru_hw.spice.netlist import MODELS
 from cmru_hw.spice.simulate import job
@@ -61,11 +64,12 @@ def export(
         bias = _bias_rows(cells)
     files["sizes.csv"] = _csv(design.to_table())
     files["bias_currents.csv"] = _csv(bias)
-    if latches := _latch_rows(design):
-        files["verilog_a/latch.va"] = packaged("export", "latch.va").read_text(encoding="utf-8")
-        files["verilog_a/latches.csv"] = _csv(latches)
+    for model, rows in parameters(design).items():
+        files[f"verilog_a/{model}.va"] = packaged("export", f"{model}.va").read_text(encoding="utf-8")
+        files[f"verilog_a/{model}.csv"] = _csv(rows)
     files["expected.json"] = json.dumps(_expected(design, benches), indent=1) + "\n"
     files["check.py"] = packaged("export", "check.py").read_text(encoding="utf-8")
+    files |= _pictures(design)
     if isinstance(spoken, Ngspice):
         files[".spiceinit"] = "set num_threads=1\n"
     files["README.md"] = _readme(design, spoken, models, list(files), benches)
@@ -128,22 +132,6 @@ def _bias_rows(cells: Iterable[Cell]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _latch_rows(design: Design) -> list[dict[str, Any]]:
-    """Parameters of the module in `latch.va` for every 9T latch, as calibrated, at the candidate's diode."""
-    rows = []
-    for stage in design.stages:
-        if isinstance(stage, Latch):
-            currents = stage.currents(design.signals, {}, design.technology)
-            up, down = stage.thresholds(currents, {})
-            rows += [
-                {"instance": f"{stage.name}_{j}", "up": float(up[j]), "down": max(float(down[j]), 0.0),
-                 "gain": float(currents["gain"][j]), "capacitance": stage.capacitance,
-                 "supply": design.facts.supply, "starts": int(stage.initial_state[j] > 0)}
-                for j in range(stage.size)
-            ]  # fmt: skip
-    return rows
-
-
 def _expected(design: Design, benches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What `check.py` decides from, and what it should come to."""
     facts = design.facts
@@ -160,6 +148,15 @@ def _expected(design: Design, benches: Sequence[Mapping[str, Any]]) -> dict[str,
     }
 
 
+def _pictures(design: Design) -> dict[str, str]:
+    """SVG by file name: the block diagram, and schematics where they can be drawn."""
+    drawn = {"network.svg": svg(block_diagram(boxes(design)))}
+    if left_out() is None:
+        cells = drawings({stage.kind for stage in design.stages}, design.technology)
+        drawn |= {f"schematics/{name}": text for name, text in cells.items()}
+    return drawn
+
+
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
@@ -171,7 +168,11 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 _SAYS = {
     ".spiceinit": "one thread for ngspice: on these circuits more are slower",
     "verilog_a/latch.va": "the 9T latch in Verilog-A",
-    "verilog_a/latches": "its parameters for every latch, as calibrated (SI units)",
+    "verilog_a/latch_bank.va": "the latch bank in Verilog-A",
+    "verilog_a/integrator.va": "the integrator in Verilog-A",
+    "verilog_a/": "the model's parameters for every unit, as calibrated (SI units)",
+    "network.svg": "block diagram: stages, their primitives and unit transistors, and what each takes from",
+    "schematics/": "cell with its sizes",
     "network": "the circuit: a cell a stage, a block a layer, and `network`, which holds them all",
     "models": "model hook: subcircuits `nfet` and `pfet`, terminals d g s b, parameters W L (m), the number "
     "in parallel and dvt (V)",
@@ -204,6 +205,7 @@ def _readme(
         after = "python3 check.py   # reads what Xyce measured, TESTBENCH.mt0"
     else:
         after = "# compare the saved currents at the frames' ends with expected.json"
+    missing = f"\nLeft out: {left_out()}\n" if left_out() else ""
     hook = f"Models are those in `{models}`, yours." if models else f"Models are {facts.technology}'s."
     return f"""# {facts.unit} on {facts.technology}, for {spoken.name}
 
@@ -220,4 +222,4 @@ Units: A, V, s; W and L in m in netlists, in um in `sizes.csv`.
 | File | What it is |
 |---|---|
 {chr(10).join(listed)}
-"""
+{missing}"""

@@ -576,7 +576,7 @@ class Integrator(Memory):
             "rails": [self.stored(j), amplitude, sink, reference, over, under, "vdd"],
         }
         for name, nets in placed.items():
-            parameters = self._sizes(name, technology)
+            parameters = self.sizes(name, technology)
             if shifts:
                 numbered = [str(k) for k in range(1, len(_PHASES) + 1)]
                 parts = list(_ANALOG[name]) if name in _ANALOG else numbered
@@ -585,8 +585,8 @@ class Integrator(Memory):
             cell.X(f"{name}_{j}", f"integrator_{name}", *nets, **parameters)
 
     @staticmethod
-    def _sizes(name: str, technology: Technology) -> dict[str, object]:
-        """Sizes that a subcircuit takes."""
+    def sizes(name: str, technology: Technology) -> dict[str, object]:
+        """Sizes that the subcircuit `integrator_{name}` takes: W and L in um with a "u", units, F."""
         geometry, unit = integrator_geometry(technology), technology.unit
 
         def drawn(suffix: str, size: Geometry) -> dict[str, object]:

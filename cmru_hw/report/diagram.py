@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from cmru_hw.design import Design
 from cmru_hw.report.plots import BEHAVIORAL, FAINT, INK, SPICE, styled
 
 WIDE, HIGH = 1.75, 0.62  # inch, of a box
@@ -27,6 +28,18 @@ class Box:
     transistors: int
     taken: Sequence[str]
     holds_state: bool = False
+
+
+def boxes(design: Design) -> dict[str, Box]:
+    """Stages of a design by name."""
+    return {
+        stage.name: Box(
+            stage.kind.replace("_", " "), stage.size,
+            sum(array.count for array in stage.devices(design.technology).values()),
+            [name for name, _ in stage.taken()], stage.name in design.facts.states,
+        )
+        for stage in design.stages
+    }  # fmt: skip
 
 
 @styled
@@ -76,7 +89,7 @@ def block_diagram(boxes: Mapping[str, Box]) -> Figure:
                     over = to_y + inwards / last * (DOWN - HIGH) / 2 + 0.1
                     path = [*start, (lane, start[-1][1]), (lane, over), (to_x, over)]
                     axes.plot(*zip(*path, strict=True), **style)
-                    axes.annotate("", (to_x, to_y), (to_x, over + 0.01), zorder=1, arrowprops=ARROW)
+                    axes.annotate("", (to_x, to_y), (to_x, over), zorder=1, arrowprops=ARROW)
     for name, box in boxes.items():
         x, y = at[name]
         for source in box.taken:

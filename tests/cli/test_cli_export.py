@@ -52,6 +52,18 @@ def test_the_diagram_names_every_stage_and_is_the_same_each_time(
     assert all(f"<!-- {name} -->" in pictures[0] for name in stages)
 
 
+def test_without_schemdraw_it_says_what_is_left_out(
+    design: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cmru_hw.report.schematics.find_spec", lambda name: None)
+    done = command("export", design, "-o", tmp_path / "made")
+    assert done.code == 0
+    said = "schematics, as schemdraw is not installed: pip install 'cmru-hw[drawings]'"
+    assert done.err.splitlines() == [f"cmru-hw: left out: {said}"]
+    assert f"Left out: {said}" in (tmp_path / "made" / "README.md").read_text()
+    assert not (tmp_path / "made" / "schematics").exists()
+
+
 def test_the_cells_in_use_are_drawn_with_their_sizes(design: Path, tmp_path: Path, command: Command) -> None:
     """Every transistor of the latch's file, and the sizes of the card."""
     pytest.importorskip("schemdraw")

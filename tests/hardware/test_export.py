@@ -15,10 +15,13 @@ import pytest
 from hardware_networks import random_input, random_network
 from PySpice.Spice.Parser import SpiceParser
 
+from cmru_hw.codesign import read_plan
+from cmru_hw.config import packaged
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
 from cmru_hw.export import export
-from cmru_hw.mapping import MappingConfig, map_network
+from cmru_hw.mapping import MappingConfig, map_folder, map_network
+from cmru_hw.nn.network import load_network
 from cmru_hw.spice.ngspice import find_ngspice
 from cmru_hw.stimulus import Stimulus, make_stimulus
 from cmru_hw.technology import load_technology
@@ -26,6 +29,7 @@ from cmru_hw.technology import load_technology
 GOLDEN = Path(__file__).parent / "golden"
 LANGUAGES = ("ngspice", "spectre", "xyce", "ltspice")
 SUFFIX = {"spectre": "scs"}
+Folders = dict[str, Path]
 
 
 def small(unit: str = "fq_bmru", **options: str | int) -> tuple[Design, Stimulus]:
@@ -35,12 +39,24 @@ def small(unit: str = "fq_bmru", **options: str | int) -> tuple[Design, Stimulus
     return design, make_stimulus(3 * random_input(2, 2, 4), 3, design.facts.frame_period)
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def exported(tmp_path_factory: pytest.TempPathFactory, *arguments: str, **options: str | int) -> Folders:
     made = {name: tmp_path_factory.mktemp(name) for name in LANGUAGES}
     for name, folder in made.items():
-        export(*small(), folder, name)
+        export(*small(*arguments, **options), folder, name)
     return made
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return exported(tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=["9t", "latch_bank", "integrator"])
+def all_folders(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Folders:
+    """Of every kind of memory."""
+    if request.param == "9t":
+        return exported(tmp_path_factory)
+    return exported(tmp_path_factory, "cmru", levels=2, accumulator=request.param)
 
 
 def run_alone(folder: Path, elsewhere: Path) -> str:
@@ -72,7 +88,7 @@ def parts(text: str) -> list[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize("language", ["ngspice", "ltspice"])
 def test_a_copied_folder_gives_the_listed_decisions_in_ngspice(
-    folders: dict[str, Path], tmp_path: Path, language: str
+    folders: Folders, tmp_path: Path, language: str
 ) -> None:
     """ngspice reads LTspice's words too, though it is not LTspice."""
     said = run_alone(folders[language], tmp_path / "alone")
@@ -82,7 +98,7 @@ def test_a_copied_folder_gives_the_listed_decisions_in_ngspice(
     assert len(expected) == 2
 
 
-def test_a_wrong_decision_is_told(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_wrong_decision_is_told(folders: Folders, tmp_path: Path) -> None:
     folder = tmp_path / "wrong"
     run_alone(folders["ngspice"], folder)
     content = json.loads((folder / "expected.json").read_text())
@@ -98,10 +114,25 @@ def test_a_clocked_design_gives_the_listed_decisions(tmp_path: Path, options: di
     assert run_alone(tmp_path / "made", tmp_path / "alone").count("expected") == 2
 
 
+@pytest.mark.slow
+def test_the_cmru_demo_gives_the_listed_decisions(tmp_path: Path) -> None:
+    """Two inputs of different classes, each of 20 frames that all have to be remembered."""
+    folder = packaged("models", "copy_first_cmru")
+    plan = read_plan(folder / "config.yaml")
+    design = map_folder(folder, load_network(folder), plan.technology, plan.config.mapping)[0]
+    split = plan.task.test.take(np.array([0, 89]))
+    assert split.y[0] != split.y[1]
+    stimulus = make_stimulus(split.x, design.facts.input_size, design.facts.frame_period, split.lengths)
+    export(design, stimulus, tmp_path / "made")
+    told = json.loads((tmp_path / "made" / "expected.json").read_text())["testbenches"]
+    assert [one["decision"] for one in told] == split.y.tolist()
+    assert run_alone(tmp_path / "made", tmp_path / "alone").count("expected") == 2
+
+
 @pytest.mark.parametrize("language", LANGUAGES[1:])
-def test_every_dialect_says_the_same_circuit(folders: dict[str, Path], language: str) -> None:
+def test_every_dialect_says_the_same_circuit(all_folders: Folders, language: str) -> None:
     text = {
-        name: (folders[name] / f"network.{SUFFIX.get(name, 'cir')}").read_text()
+        name: (all_folders[name] / f"network.{SUFFIX.get(name, 'cir')}").read_text()
         for name in ("ngspice", language)
     }
     constant = [(name, nets[:2] if name[0] == "I" else nets) for name, nets in parts(text["ngspice"])]
@@ -111,16 +142,18 @@ def test_every_dialect_says_the_same_circuit(folders: dict[str, Path], language:
 
 
 @pytest.mark.parametrize("language", ["ngspice", "ltspice"])
-def test_pyspice_reads_the_circuit(folders: dict[str, Path], language: str) -> None:
+def test_pyspice_reads_the_circuit(all_folders: Folders, language: str) -> None:
     """Its parser is not ours."""
-    stages = {stage.name for stage in small()[0].stages}
-    text = (folders[language] / "network.cir").read_text()
+    folder = all_folders[language]
+    with (folder / "sizes.csv").open() as file:
+        stages = {row["instance"] for row in csv.DictReader(file)}
+    text = (folder / "network.cir").read_text()
     cells = {cell.name for cell in SpiceParser(source=f"{text}\n.end\n").subcircuits}
     assert stages | {"network", "block_layer0"} <= cells
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_golden_files(folders: dict[str, Path], language: str) -> None:
+def test_golden_files(folders: Folders, language: str) -> None:
     """The cell of a latch, as each dialect writes it. Copied from an export that was read."""
     suffix = SUFFIX.get(language, "cir")
     text = (folders[language] / f"network.{suffix}").read_text()
@@ -129,12 +162,12 @@ def test_golden_files(folders: dict[str, Path], language: str) -> None:
     assert cell + "\n" == golden.read_text(encoding="utf-8")
 
 
-def test_the_files_are_the_same_each_time(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_files_are_the_same_each_time(folders: Folders, tmp_path: Path) -> None:
     for name in export(*small(), tmp_path):
         assert (tmp_path / name).read_text() == (folders["ngspice"] / name).read_text()
 
 
-def test_tables_hold_every_transistor_and_reference(folders: dict[str, Path]) -> None:
+def test_tables_hold_every_transistor_and_reference(folders: Folders) -> None:
     design = small()[0]
     with (folders["ngspice"] / "sizes.csv").open() as file:
         sizes = list(csv.DictReader(file))
@@ -151,43 +184,19 @@ def test_tables_hold_every_transistor_and_reference(folders: dict[str, Path]) ->
     assert np.sum(given) == pytest.approx(total)
 
 
-def test_verilog_a_latches_have_the_thresholds_of_the_behavioural_model(folders: dict[str, Path]) -> None:
-    """Compiled with OpenVAF: the net current into v0 changes sign at the thresholds."""
-    openvaf = pytest.importorskip("openvaf_py")
-    (module,) = openvaf.compile_va(str(folders["ngspice"] / "verilog_a" / "latch.va"))
-    node = [each["name"] for each in module.get_dae_system()["nodes"]].index("v0")
-    with (folders["ngspice"] / "verilog_a" / "latches.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    design = small()[0]
-    up, down = design.thresholds(0, {})
-    assert len(rows) == 2
-    for j, row in enumerate(rows):
-        given = dict.fromkeys(module.param_names, 0.0) | module.get_param_defaults() | {"mfactor": 1.0}
-        given |= {name: float(row[name]) for name in ("up", "down", "gain", "capacitance", "supply")}
-
-        def inflow(candidate: float, volts: float, given: dict[str, float] = given) -> float:
-            asked = given | {"I(candidate)": candidate, "V(v0,gnd)": volts}
-            return -float(module.run_init_eval(asked)[0][node][0])
-
-        for candidate in np.linspace(0.0, 2 * up[j], 201):
-            if min(abs(candidate - up[j]), abs(candidate - down[j])) < 1e-14:
-                continue
-            assert (inflow(candidate, 0.0) > 0) == (candidate > up[j])
-            assert (inflow(candidate, 0.8) < 0) == (candidate < down[j])
-
-
-def test_what_was_not_run_is_said(folders: dict[str, Path]) -> None:
+def test_what_was_not_run_is_said(folders: Folders) -> None:
     assert "Not run" not in (folders["ngspice"] / "README.md").read_text()
     for language in LANGUAGES[1:]:
         assert f"Not run: no {language}" in (folders[language] / "README.md").read_text()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_readme_lists_every_file(folders: dict[str, Path], language: str) -> None:
-    folder = folders[language]
+def test_the_readme_lists_every_file(all_folders: Folders, language: str) -> None:
+    folder = all_folders[language]
     listed = re.findall(r"^\| `(.+?)` \|", (folder / "README.md").read_text(), re.MULTILINE)
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert set(listed) == there - {"README.md"}
+    assert "network.svg" in listed
 
 
 def test_own_models_are_included_instead(tmp_path: Path) -> None:
