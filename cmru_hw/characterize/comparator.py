@@ -16,11 +16,6 @@ from cmru_hw.spice.job import QUICK
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Technology
 
-CONDITIONS = (
-    (-20.0, 0.8, 1.0), (27.0, 0.8, 1.0), (85.0, 0.8, 1.0), (27.0, 0.6, 1.0), (27.0, 0.7, 1.0),
-    (27.0, 0.9, 1.0), (27.0, 0.8, 0.2), (27.0, 0.8, 4.0),
-)  # fmt: skip
-"""Degrees Celsius, V, and the area of the mirrors' unit transistor."""
 BETAS = (1e-10, 3e-10, 1e-9)  # A
 LOW = 0.2  # of beta: the smaller current of the pair
 STEPS = np.concatenate([np.arange(0.94, 1.0601, 0.0025), [1.5, 3.0]])  # c over beta
@@ -30,7 +25,7 @@ PERIOD = 4e-3  # s
 def points(technology: Technology) -> list[Point]:
     """A slow rise of P through the threshold, and one of M, each in frames of its own."""
     found = []
-    for celsius, supply, unit_area in CONDITIONS:
+    for celsius, supply, unit_area in _conditions(technology):
         card = technology.sized(unit_area).model_copy(update={"supply": supply})
         for beta in BETAS:
             bench = _bench(card, celsius, beta)
@@ -39,6 +34,23 @@ def points(technology: Technology) -> list[Point]:
             }  # fmt: skip
             found.append(Point(at, bench.job(), partial(_read, bench)))
     return found
+
+
+def _conditions(technology: Technology) -> list[tuple[float, float, float]]:
+    """Degrees Celsius, V, and the area of the mirrors' unit transistor: the card's, and along each alone."""
+    where, nominal = technology.conditions, technology.temperature_celsius
+    return [
+        *(
+            (celsius, technology.supply, 1.0)
+            for celsius in dict.fromkeys((where.celsius[0], nominal, where.celsius[-1]))
+        ),
+        *((nominal, supply, 1.0) for supply in where.supply if supply != technology.supply),
+        *(
+            (nominal, technology.supply, area)
+            for area in (where.unit_area[0], where.unit_area[-1])
+            if area != 1
+        ),
+    ]
 
 
 def _bench(technology: Technology, celsius: float, beta: float) -> BankBench:
@@ -79,7 +91,7 @@ def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
     """Trip points and delays over beta."""
     made = Figure(figsize=(5.2, 4.8), layout="constrained")
     trips, delays = made.subplots(2)
-    for condition in CONDITIONS:
+    for condition in _conditions(technology):
         keys = ("celsius", "supply", "unit_area")
         own = [row for row in content["rows"] if tuple(row[AT][key] for key in keys) == condition]
         celsius, supply, unit_area = condition

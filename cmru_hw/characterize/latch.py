@@ -22,19 +22,23 @@ RATIOS = np.array(
     [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.01, 1.02, 1.03, 1.05]
 )
 Condition = dict[str, float | str]
-NOMINAL: Condition = {"celsius": 27.0, "supply": 0.8, "corner": TYPICAL, "unit_area": 1.0}
-AXES: dict[str, tuple[float, ...]] = {
-    "celsius": (-20.0, 0.0, 60.0, 85.0), "supply": (0.6, 0.7, 0.9), "unit_area": (0.2, 0.35, 0.6, 2.0, 4.0),
-}  # fmt: skip
 OVERDRIVES = (1.05, 1.2, 1.5, 2.0)  # candidate over the upper threshold, of the delay
 
 
 def conditions(technology: Technology) -> list[Condition]:
     """The nominal one, others through it along each axis, and temperatures at every corner of the process."""
-    found = [NOMINAL, *(NOMINAL | {axis: value} for axis, values in AXES.items() for value in values)]
+    nominal: Condition = {
+        "celsius": technology.temperature_celsius, "supply": technology.supply, "corner": TYPICAL,
+        "unit_area": 1.0,
+    }  # fmt: skip
+    axes = {
+        axis: [value for value in values if value != nominal[axis]]
+        for axis, values in technology.conditions.model_dump().items()
+    }
+    found = [nominal, *(nominal | {axis: value} for axis, values in axes.items() for value in values)]
     for corner in technology.corners:
-        there = NOMINAL | {"corner": corner}
-        found += [there, *(there | {"celsius": celsius} for celsius in AXES["celsius"])]
+        there = nominal | {"corner": corner}
+        found += [there, *(there | {"celsius": celsius} for celsius in axes["celsius"])]
     return found
 
 
@@ -121,7 +125,7 @@ def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
 
 def _along(tables: list[dict[str, Any]], axis: str) -> dict[float, dict[str, Any]]:
     """Tables that differ from the nominal one along an axis alone, by their place on it."""
-    others = [name for name in NOMINAL if name != axis]
+    others = [name for name in ("celsius", "supply", "corner", "unit_area") if name != axis]
     found = {table[axis]: table for table in tables if all(table[k] == tables[0][k] for k in others)}
     return dict(sorted(found.items()))
 
@@ -149,9 +153,14 @@ def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
         values = [table["up"][i][middle] for table in sizes.values()]
         sized.semilogx(list(sizes), values, "o-", markersize=3, color=SPICE, linewidth=0.8)
         sized.annotate(
-            f"{1e9 * i_threshold:.2g} nA", (4.0, values[-1]), (6, -2), "data", "offset points", fontsize=7
+            f"{1e9 * i_threshold:.2g} nA",
+            (max(sizes), values[-1]),
+            (6, -2),
+            "data",
+            "offset points",
+            fontsize=7,
         )
-    sized.set(xlabel="area of the unit transistor, 1: the card's", xlim=(0.18, 6.5))
+    sized.set(xlabel="area of the unit transistor, 1: the card's", xlim=(0.9 * min(sizes), 1.6 * max(sizes)))
     sized.set_xticks(list(sizes), [f"{size:g}" for size in sizes])
     sized.minorticks_off()
     sized.set_ylabel("upper threshold over I_thresh")

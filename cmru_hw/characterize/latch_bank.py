@@ -15,23 +15,26 @@ from cmru_hw.spice.job import QUICK
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Technology
 
-CONDITIONS = (
-    *((c, v, 1.0, 1e-3) for c in (-20.0, 27.0, 85.0) for v in (0.6, 0.7, 0.8, 0.9)),
-    (27.0, 0.8, 0.2, 1e-3),
-    (27.0, 0.8, 2.0, 1e-3),
-    (27.0, 0.8, 4.0, 2e-3),
-)
-"""Degrees Celsius, V, area of the unit transistor in mirrors and outputs, and s of a frame.
-
-At 1 ms the inputs of a size of 4 have not settled when the comparator decides.
-"""
 LEVELS, STEPS = 4, 24
+PERIOD = 1e-3  # s of a frame
+
+
+def _conditions(technology: Technology) -> list[tuple[float, float, float, float]]:
+    """Degrees Celsius, V, area of the unit transistor in mirrors and outputs, and s of a frame."""
+    where, nominal, supply = technology.conditions, technology.temperature_celsius, technology.supply
+    heat = dict.fromkeys((where.celsius[0], nominal, where.celsius[-1]))
+    # At 1 ms the inputs of a size of 4 have not settled when the comparator decides.
+    sizes = [(area, PERIOD * max(1.0, area / 2)) for area in where.unit_area[:1] + where.unit_area[-2:]]
+    return [
+        *((celsius, volts, 1.0, PERIOD) for celsius in heat for volts in where.supply),
+        *((nominal, supply, area, period) for area, period in dict.fromkeys(sizes) if area != 1),
+    ]
 
 
 def points(technology: Technology) -> list[Point]:
     """Random steps of one bank at each condition."""
     found = []
-    for celsius, supply, unit_area, period in CONDITIONS:
+    for celsius, supply, unit_area, period in _conditions(technology):
         card = technology.sized(unit_area).model_copy(update={"supply": supply})
         bench = BankBench(
             technology=card, levels=LEVELS, steps=STEPS, period=period, temperature=celsius, seed=3,

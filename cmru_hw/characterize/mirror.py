@@ -15,8 +15,6 @@ from cmru_hw.spice.netlist import MODELS
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Polarity, Technology
 
-CONDITIONS = ((-20.0, 1.0), (27.0, 1.0), (85.0, 1.0), (27.0, 0.2), (27.0, 4.0))
-"""Degrees Celsius, and the area of the unit transistor."""
 DIODE = 16  # unit transistors
 COUNTS = (1, 4, 16, 64, 128)
 CURRENTS = np.geomspace(3e-11, 1e-8, 11)  # A
@@ -26,11 +24,19 @@ DRAIN = 0.4  # V of V_DS, as of the output curve
 def points(technology: Technology) -> list[Point]:
     """One operating point a condition and polarity holds all currents and counts."""
     found = []
-    for celsius, unit_area in CONDITIONS:
+    for celsius, unit_area in _conditions(technology):
         for polarity in ("n", "p"):
             at: dict[str, float | str] = {"celsius": celsius, "unit_area": unit_area, "polarity": polarity}
             found.append(Point(at, _job(technology.sized(unit_area), polarity, celsius), _read))
     return found
+
+
+def _conditions(technology: Technology) -> list[tuple[float, float]]:
+    """Degrees Celsius, and the area of the unit transistor: the card's, and the ends of each."""
+    where, nominal = technology.conditions, technology.temperature_celsius
+    heat = [(celsius, 1.0) for celsius in dict.fromkeys((where.celsius[0], nominal, where.celsius[-1]))]
+    sizes = (area for area in (where.unit_area[0], where.unit_area[-1]) if area != 1)
+    return heat + [(nominal, area) for area in sizes]
 
 
 def _job(technology: Technology, polarity: Polarity, celsius: float) -> Job:
@@ -78,6 +84,9 @@ def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
     }
 
 
+_LINES: tuple[Any, ...] = ("--", "-", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+
+
 @styled
 def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
     """Gain over current at each condition; it depends on V_DS - V_GS, hardly on the count."""
@@ -87,7 +96,7 @@ def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
         colour = SPICE if row[AT]["polarity"] == "n" else BEHAVIORAL
         condition = row[AT]["celsius"], row[AT]["unit_area"]
         label = f"{row[AT]['polarity']} {condition[0]:g} °C, size {condition[1]:g}"
-        line = dict(zip(CONDITIONS, ("--", "-", ":", "-.", (0, (5, 1, 1, 1, 1, 1))), strict=True))[condition]
+        line = _LINES[_conditions(technology).index(condition)]
         for column in np.array(row["gain"]).T:
             axes.semilogx(
                 content["current"], column, color=colour, linestyle=line, linewidth=0.8, label=label

@@ -17,18 +17,6 @@ from cmru_hw.spice.noise_bench import TOLERANCES
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Polarity, Technology
 
-CELSIUS = (-20.0, 0.0, 27.0, 60.0, 85.0)
-NOMINAL = 27.0  # degrees Celsius, at which sizes are compared
-UNIT_AREAS = (
-    0.2,
-    0.35,
-    0.5,
-    0.7,
-    1.0,
-    1.4,
-    2.0,
-    4.0,
-)  # below 0.2 the latch's switch is narrower than 0.22 um
 VOLTS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.8)
 SATURATED = 0.4  # V of V_DS
 SLOPE_FROM, SLOPE_TO = 1e-11, 3e-9  # A
@@ -41,7 +29,7 @@ def points(technology: Technology) -> list[Point]:
     """Sweeps of the gate and of the drain and a diode's noise, plain and loaded, at each temperature, and at
     each size."""
     found = []
-    for celsius, unit_area in _conditions():
+    for celsius, unit_area in _conditions(technology):
         card = technology.sized(unit_area)
         for polarity in ("n", "p"):
             common: dict[str, float | str] = {
@@ -56,9 +44,11 @@ def points(technology: Technology) -> list[Point]:
     return found
 
 
-def _conditions() -> list[tuple[float, float]]:
-    """Temperatures, and sizes."""
-    return [(celsius, 1.0) for celsius in CELSIUS] + [(NOMINAL, area) for area in UNIT_AREAS if area != 1]
+def _conditions(technology: Technology) -> list[tuple[float, float]]:
+    """Temperatures, and sizes at the card's."""
+    where, nominal = technology.conditions, technology.temperature_celsius
+    heat = [(celsius, 1.0) for celsius in where.celsius]
+    return heat + [(nominal, area) for area in where.unit_area if area != 1]
 
 
 def _job(technology: Technology, polarity: Polarity, celsius: float, kind: str) -> Job:
@@ -67,7 +57,7 @@ def _job(technology: Technology, polarity: Polarity, celsius: float, kind: str) 
     lines = [f".include {MODELS}", "Vs s 0 0", f"Vd d 0 {sign * SATURATED}"]
     if kind == "gate":
         lines.append("Vg g 0 0")
-        analysis = DcSweep("vg", 0.0, sign * 0.7, sign * 0.002)
+        analysis = DcSweep("vg", 0.0, sign * max(VOLTS), sign * 0.002)
     else:  # the gate of a diode that carries 0.2 nA
         lines += [f"Ig {'0 g' if sign > 0 else 'g 0'} 2e-10", f"Xdiode g g s s {polarity}fet {size}"]
         analysis = DcSweep("vd", 0.0, sign * max(VOLTS), sign * 0.005)
@@ -139,14 +129,15 @@ def content(technology: Technology, rows: list[Row]) -> dict[str, Any]:
     by size.
     """
     heat = [row for row in rows if row[AT]["unit_area"] == 1]
+    nominal, where = technology.temperature_celsius, technology.conditions
     sizes = sorted(
-        (row for row in rows if row[AT]["celsius"] == NOMINAL), key=lambda row: float(row[AT]["unit_area"])
+        (row for row in rows if row[AT]["celsius"] == nominal), key=lambda row: float(row[AT]["unit_area"])
     )
     return {
-        "celsius": list(CELSIUS),
+        "celsius": where.celsius,
         "volts": list(VOLTS),
         **_by_polarity(heat),
-        "sizes": {"celsius": NOMINAL, "unit_area": list(UNIT_AREAS), **_by_polarity(sizes)},
+        "sizes": {"celsius": nominal, "unit_area": where.unit_area, **_by_polarity(sizes)},
     }
 
 
@@ -176,14 +167,14 @@ def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
     """Drain current over V_DS, gate voltage and noise over temperature; gate voltage and curve over size."""
     made = Figure(figsize=(5.2, 9.4), layout="constrained")
     over_drain, over_heat, noise, over_size = made.subplots(4)
-    sizes = content["sizes"]
+    sizes, where = content["sizes"], technology.conditions
     rise = over_size.twinx()
     for polarity, colour in (("n", SPICE), ("p", BEHAVIORAL)):
-        for curve, celsius in zip(content[polarity]["curve"], CELSIUS, strict=True):
+        for curve, celsius in zip(content[polarity]["curve"], where.celsius, strict=True):
             width = 2.0 if celsius == technology.temperature_celsius else 0.7
             over_drain.plot(VOLTS[2:], curve[2:], color=colour, linewidth=width)
-        over_heat.plot(CELSIUS, content[polarity]["volts_at_1na"], "o-", color=colour, label=polarity)
-        noise.plot(CELSIUS, content[polarity]["noise_factor"], "o-", color=colour, label=polarity)
+        over_heat.plot(where.celsius, content[polarity]["volts_at_1na"], "o-", color=colour, label=polarity)
+        noise.plot(where.celsius, content[polarity]["noise_factor"], "o-", color=colour, label=polarity)
         volts = sizes[polarity]["volts_at_1na"]
         over_size.semilogx(sizes["unit_area"], volts, "o-", color=colour, label=f"{polarity}, V_GS")
         high = np.array(sizes[polarity]["curve"])[:, VOLTS.index(0.8)]
@@ -192,7 +183,7 @@ def draw(technology: Technology, content: Mapping[str, Any]) -> Figure:
     over_heat.set(xlabel="temperature (°C)", ylabel="V_GS at 1 nA (V)")
     noise.set(xlabel="temperature (°C)", ylabel="noise over 2 q I", ylim=(0, None))
     over_size.set(xlabel="area of the unit transistor, 1: the card's", ylabel="V_GS at 1 nA (V)")
-    over_size.set_xticks(UNIT_AREAS, [f"{area:g}" for area in UNIT_AREAS], minor=False)
+    over_size.set_xticks(where.unit_area, [f"{area:g}" for area in where.unit_area], minor=False)
     over_size.minorticks_off()
     rise.set(ylabel="current at 0.8 V, 1 at 0.4 V")
     over_heat.legend()

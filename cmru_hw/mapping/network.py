@@ -64,7 +64,7 @@ def map_network(
     outputs = _readout(builder, stream, subtract)
     stages = builder.finished()
     facts = Facts(
-        technology=technology.name, unit=config.unit, boundary=choices.boundary, pool=config.pool,
+        technology=technology.reference, unit=config.unit, boundary=choices.boundary, pool=config.pool,
         num_classes=config.num_classes, input_size=config.input_size, unit_current=choices.unit_current,
         logit_scale=1.0 if core else logit_factor, quiescent_current=choices.quiescent_current,
         frame_period=choices.frame_period, ramp=_ramp(config, choices), supply=technology.supply,
