@@ -101,16 +101,16 @@ class Foundry(Strict):
 class Conditions(Strict):
     """Where `characterize` measures; the card's own temperature and supply, and an area of 1, are there."""
 
-    celsius: list[float]
-    supply: list[Positive]  # V
-    unit_area: list[Positive]
+    celsius: Annotated[list[float], Field(min_length=1)]
+    supply: Annotated[list[Positive], Field(min_length=1)]  # V
+    unit_area: Annotated[list[Positive], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
         for name in ("celsius", "supply", "unit_area"):
             values = getattr(self, name)
-            if len(values) < 2 or not all(a < b for a, b in pairwise(values)):
-                raise ValueError(f"{name} must hold at least two values and rise")
+            if not all(a < b for a, b in pairwise(values)):
+                raise ValueError(f"{name} must rise")
         return self
 
 
@@ -431,7 +431,9 @@ class _Transistors:
 
 
 def interpolated(grid: NDArray[np.float64], values: NDArray[np.float64], at: float) -> NDArray[np.float64]:
-    """`values` [n, ...] on a rising `grid` [n], by straight lines."""
+    """`values` [n, ...] on a rising `grid` [n], by straight lines; the one that there is on a grid of one."""
+    if len(grid) == 1:
+        return np.asarray(values[0])
     k = int(np.clip(np.searchsorted(grid, at) - 1, 0, len(grid) - 2))
     share = (at - grid[k]) / (grid[k + 1] - grid[k])
     return np.asarray(values[k] + share * (values[k + 1] - values[k]))

@@ -45,6 +45,11 @@ class Model:
     type: str
     parameters: dict[str, str]
 
+    @property
+    def is_bsim3(self) -> bool:
+        """As ngspice numbers models."""
+        return self.parameters.get("level") in ("8", "49")
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -16,7 +16,7 @@ from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.config import packaged, write_atomically
 from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
-from cmru_hw.export.cards import Cell, Element, hierarchy, read
+from cmru_hw.export.cards import Cell, Element, Model, hierarchy, read
 from cmru_hw.export.dialects import Dialect, Ngspice, Run, dialect
 from cmru_hw.export.verilog_a import parameters
 from cmru_hw.primitives.signal import source_net
@@ -96,7 +96,13 @@ def _libraries(design: Design, one: Job, spoken: Dialect, models: str | None) ->
             found[target] = text
         else:
             where = design.facts.technology if name == MODELS else name
-            found[target] = spoken.write(f"{stem}, from {name}", read(text, f"{where}: {name}"))
+            cards = read(text, f"{where}: {name}")
+            if other := [card.name for card in cards if isinstance(card, Model) and not card.is_bsim3]:
+                raise ConfigError(
+                    f"{where}: {other[0]}: only BSIM3 can be written for {spoken.name}; give the foundry's "
+                    "own library with --models"
+                )
+            found[target] = spoken.write(f"{stem}, from {name}", cards)
     return found
 
 

@@ -72,7 +72,7 @@ class Bench(ABC, Generic[R]):
     steps: int
     seed: int = 0
     period: float
-    temperature: float = 27.0
+    temperature: float | None = None  # degrees Celsius; None: the technology's
     beta: float = 3e-10
     shifts: Shifts = field(default_factory=dict)
     rows: tuple[Array, Array] | None = None
@@ -199,7 +199,7 @@ class Bench(ABC, Generic[R]):
             save=tuple(dict.fromkeys([*kept, *supplies(self), *clock_drives(self)])),
             tolerances=self.tolerances,
             initial={} if self.power_up else initial_voltages(self),
-            temperature=self.temperature,
+            temperature=self.technology.temperature_celsius if self.temperature is None else self.temperature,
             files=includes(self),
             time_limit=60.0 + SECONDS_A_FRAME * (len(self.starts) - 1) * self.cells,
         )
