@@ -119,7 +119,16 @@ def main() -> None:
         if name == "single":
             window = comparator(benches, runs)
     window["pair_weight"] = pair_weight(technology)
-    print(to_yaml({"window_comparator": window, "latch_bank": found}))
+    print(
+        to_yaml(
+            {"window_comparator": rounded(window), "latch_bank": {k: rounded(v) for k, v in found.items()}}
+        )
+    )
+
+
+def rounded(numbers: dict[str, float]) -> dict[str, float]:
+    """To three digits."""
+    return {name: float(f"{value:.3g}") for name, value in numbers.items()}
 
 
 if __name__ == "__main__":
