@@ -1,4 +1,4 @@
-"""A technology of a few lines, in a folder of its own: characterised, mapped, simulated. docs/extending.md."""
+"""A technology of a few lines, in a folder of its own: characterised, mapped, simulated."""
 
 from __future__ import annotations
 
