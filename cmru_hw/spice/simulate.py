@@ -35,7 +35,7 @@ from cmru_hw.variation import chip_count, one_chip
 
 POINTS_A_FRAME = 20  # of the waveforms that are kept
 STEPS_A_FRAME = 10  # at least
-SECONDS_A_FRAME = 30.0  # time limit, of 10000 unit transistors
+SECONDS_A_FRAME = 60.0  # time limit, of 10000 unit transistors
 SOURCE_ABSTOL = 1e-15
 """A for each clocked cell. abstol bounds the current of every source too; on a clock net it is all charge,
 and at 1e-16 A some decks did not converge (`timestep too small`). No source holds charge, and signals are
