@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cmru_hw.errors import MappingError
+from cmru_hw.errors import MappingError, SimulationError
 from cmru_hw.primitives.clock import BankClock
 from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.integrator import HIGH, LOW, MIDDLE, Copying, Integrator, integrator_geometry
@@ -133,7 +133,8 @@ def copying_bench(technology: Technology, middle: float) -> IntegratorBench:
 def copying(bench: IntegratorBench, run: IntegratorRun) -> Copying:
     """What the nominal cell makes of packets at the bench's I_middle.
 
-    Least squares on the steps that stay clear of the rails; the rails, where a step no longer moves.
+    Least squares on the steps that stay clear of the rails; the rails, where a step no longer moves. Raises
+    SimulationError where none stops.
     """
     middle = bench.rails / RANGE
     state, (moves, sizes) = run.state[:, 0], (rows[:, 0] for rows in bench.inputs)
@@ -144,9 +145,14 @@ def copying(bench: IntegratorBench, run: IntegratorRun) -> Copying:
     found, *_ = np.linalg.lstsq(columns[fits], step[fits], rcond=None)
     error = [float(value) for value in found[2:5]]
     ends = {
-        key: np.flatnonzero((np.abs(step) < 0.05 * a) & (moved == sign))
+        key: np.flatnonzero((np.abs(step) < 0.06 * a) & (moved == sign))
         for key, sign in (("low", -1), ("high", 1))
     }
+    for key, at in ends.items():
+        if not at.size:
+            raise SimulationError(
+                f"integrator bench: packets at an I_middle of {middle:g} A never stop at the {key} rail"
+            )
     low, high = (
         float(x[at[-1]] - powers[at[-1]] @ found[2:] / bench.rails) for at in (ends["low"], ends["high"])
     )

@@ -27,7 +27,7 @@ from cmru_hw.codesign import (
 from cmru_hw.design import Facts
 from cmru_hw.mapping import MappingConfig
 from cmru_hw.nn.network_config import NetworkConfig
-from cmru_hw.technology import Technology
+from cmru_hw.technology import Foundry, Technology
 from cmru_hw.training.config import (
     EarlyStoppingConfig,
     HardwareNoiseConfig,
@@ -58,6 +58,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "optimize.uniform": UniformConfig,
     "facts": Facts,
     "technology card": Technology,
+    "technology card.foundry": Foundry,
 }
 
 

@@ -21,7 +21,7 @@ from cmru_hw.spice.netlist import build
 from cmru_hw.spice.ngspice import run
 from cmru_hw.spice.simulate import simulate
 from cmru_hw.stimulus import make_stimulus
-from cmru_hw.technology import Polarity, Technology, load_technology
+from cmru_hw.technology import Conditions, Polarity, Technology, load_technology
 from cmru_hw.variation import draw, one_chip
 
 GENERIC = load_technology("generic180")
@@ -50,13 +50,11 @@ def test_area_and_pelgrom_sigma_follow_the_size_at_constant_w_over_l(unit_area: 
     assert volts == pytest.approx(expected, rel=0.05)
 
 
-def test_small_transistors_are_those_that_ngspice_has(
-    generic: Technology, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_transistors_are_those_that_ngspice_has(generic: Technology) -> None:
     """Between measured sizes: gate voltage, curve and leakage of a fresh sweep at 0.25 and 3."""
-    monkeypatch.setattr(transistor, "UNIT_AREAS", (0.25, 3.0))
+    between = Conditions(celsius=[27.0], supply=[0.8], unit_area=[0.25, 1.0, 3.0])
     checked = set()
-    for point in transistor.points(generic):
+    for point in transistor.points(generic.model_copy(update={"conditions": between})):
         if point.at["unit_area"] == 1:
             continue
         card, found = generic.at(unit_area=float(point.at["unit_area"])), point.read(run(point.job))
