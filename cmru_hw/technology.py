@@ -104,6 +104,7 @@ class Conditions(Strict):
     celsius: Annotated[list[float], Field(min_length=1)]
     supply: Annotated[list[Positive], Field(min_length=1)]  # V
     unit_area: Annotated[list[Positive], Field(min_length=1)]
+    frame_period: Positive  # s, of banks; in a shorter one the currents of small inputs do not settle
 
     @model_validator(mode="after")
     def _rising(self) -> Self:

@@ -32,8 +32,8 @@ def conditions(technology: Technology) -> list[Condition]:
         "unit_area": 1.0,
     }  # fmt: skip
     axes = {
-        axis: [value for value in values if value != nominal[axis]]
-        for axis, values in technology.conditions.model_dump().items()
+        axis: [value for value in getattr(technology.conditions, axis) if value != nominal[axis]]
+        for axis in ("celsius", "supply", "unit_area")
     }
     found = [nominal, *(nominal | {axis: value} for axis, values in axes.items() for value in values)]
     for corner in technology.corners:

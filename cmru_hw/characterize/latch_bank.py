@@ -16,18 +16,18 @@ from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Technology
 
 LEVELS, STEPS = 4, 24
-PERIOD = 1e-3  # s of a frame
 
 
 def _conditions(technology: Technology) -> list[tuple[float, float, float, float]]:
     """Degrees Celsius, V, area of the unit transistor in mirrors and outputs, and s of a frame."""
     where, nominal, supply = technology.conditions, technology.temperature_celsius, technology.supply
     heat = dict.fromkeys((where.celsius[0], nominal, where.celsius[-1]))
-    # At 1 ms the inputs of a size of 4 have not settled when the comparator decides.
-    sizes = [(area, PERIOD * max(1.0, area / 2)) for area in where.unit_area[:1] + where.unit_area[-2:]]
+    # Inputs of a size of 4 take twice as long to settle.
+    period = where.frame_period
+    sizes = [(area, period * max(1.0, area / 2)) for area in where.unit_area[:1] + where.unit_area[-2:]]
     return [
-        *((celsius, volts, 1.0, PERIOD) for celsius in heat for volts in where.supply),
-        *((nominal, supply, area, period) for area, period in dict.fromkeys(sizes) if area != 1),
+        *((celsius, volts, 1.0, period) for celsius in heat for volts in where.supply),
+        *((nominal, supply, area, longer) for area, longer in dict.fromkeys(sizes) if area != 1),
     ]
 
 

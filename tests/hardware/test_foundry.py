@@ -80,7 +80,7 @@ def fake(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Technol
     card |= {
         "name": "fake", "foundry": foundry, "bins": {"w_um": [0.1, 100.0], "l_um": [0.1, 10.0]},
         "corners": {"ff": {"n": -0.02, "p": -0.02, "models": "ff.lib"}},
-        "conditions": {"celsius": [27.0], "supply": [1.2], "unit_area": [1.0]},
+        "conditions": {"celsius": [27.0], "supply": [1.2], "unit_area": [1.0], "frame_period": 1e-3},
     }  # fmt: skip
     folder = tmp_path / "own" / "fake"
     folder.mkdir(parents=True)

@@ -52,7 +52,7 @@ def test_area_and_pelgrom_sigma_follow_the_size_at_constant_w_over_l(unit_area: 
 
 def test_small_transistors_are_those_that_ngspice_has(generic: Technology) -> None:
     """Between measured sizes: gate voltage, curve and leakage of a fresh sweep at 0.25 and 3."""
-    between = Conditions(celsius=[27.0], supply=[0.8], unit_area=[0.25, 1.0, 3.0])
+    between = Conditions(celsius=[27.0], supply=[0.8], unit_area=[0.25, 1.0, 3.0], frame_period=1e-3)
     checked = set()
     for point in transistor.points(generic.model_copy(update={"conditions": between})):
         if point.at["unit_area"] == 1:
