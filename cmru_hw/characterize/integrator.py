@@ -29,9 +29,7 @@ def points(technology: Technology) -> list[Point]:
 
 
 def _celsius(technology: Technology) -> list[float]:
-    """The coldest, the card's own, and the hottest at which the card says that the cell holds."""
-    hottest = max(celsius for celsius, _ in integrator_geometry(technology).droop)
-    return list(dict.fromkeys((technology.conditions.celsius[0], technology.temperature_celsius, hottest)))
+    return integrator_geometry(technology).celsius
 
 
 def _middles(technology: Technology) -> list[float]:

@@ -122,6 +122,7 @@ class IntegratorGeometry(Strict):
     capacitance: float  # F on each memory's gate
     settled: float  # time constants C n U_T / I that a copy takes
     wake_charge: float  # C; over I_middle, how long the reset takes
+    celsius: list[float]  # at which `characterize` measures what copies add
     droop: list[list[float]]  # (degrees Celsius, 1/s): how fast a held h goes to `rest`
     rest: float = 0.0  # over I_middle; -1 where the junctions of a switch empty the capacitor
     copying: list[Copying]  # by I_middle, from the smallest that may be built to the largest

@@ -145,7 +145,7 @@ def copying(bench: IntegratorBench, run: IntegratorRun) -> Copying:
     found, *_ = np.linalg.lstsq(columns[fits], step[fits], rcond=None)
     error = [float(value) for value in found[2:5]]
     ends = {
-        key: np.flatnonzero((np.abs(step) < 0.06 * a) & (moved == sign))
+        key: np.flatnonzero((np.abs(step) < 0.05 * a) & (moved == sign))
         for key, sign in (("low", -1), ("high", 1))
     }
     for key, at in ends.items():
