@@ -41,8 +41,8 @@ the way, which a cell, reading them in the middle of a frame, takes for 8 % of a
 SOURCE_ABSTOL = 1e-15
 """A, for each clocked cell of a deck. abstol bounds the current of every source too; on a clock net it is all
 charge, and at 1e-16 A some decks did not converge (`timestep too small`). No source holds charge, and signals
-are 1e-10 A. What charges a gate is 1e-12 A: at FAST's 1e-13 A mirrors alone took steps that left gates 0.1 V
-behind a ramp."""
+are 1e-10 A. What charges a gate is 1e-12 A: with an abstol of 1e-13 A mirrors alone took steps that left
+gates 0.1 V behind a ramp."""
 
 
 @dataclass(frozen=True, eq=False)
