@@ -17,7 +17,7 @@ from cmru_hw.report import plots
 from cmru_hw.report.page import CAPTIONS, render
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
 
 # The page as it is, in a frame of the width asked for: what surrounds it looks into it and tells.
 OUTSIDE = """<!doctype html><title>silent</title>
@@ -64,5 +64,6 @@ def test_page_fits_and_is_quiet(page: str, width: int, scheme: str, tmp_path: Pa
     assert [name for name in told["asked"] if not name.startswith("data:")] == []
     bright = sum(map(int, re.findall(r"\d+", told["ink"])[:3])) > 3 * 128
     assert bright == (scheme == "dark")
-    shown = {"summary", "agreement", "power", "mismatch", "circuit", "mapping", "training", "provenance"}
+    shown = {"summary", "agreement", "power", "mismatch", "corners", "area", "circuit", "mapping"}
+    shown |= {"training", "provenance", "papers"}
     assert shown <= set(told["sections"])
