@@ -47,9 +47,11 @@ def write_codesign_report(
         clips=[asdict(clip) for clip in findings.mapping.clipped],
         provenance=provenance,
         commands=[
-            f"cmru-hw codesign {config.name} -o {out.name}   # this page; again, from what is finished",
-            f"cmru-hw robustness {design} --task {task} --analysis all -o robustness   # more of it",
-            f"cmru-hw export {design} --dialect spectre -o netlist   # for other simulators",
+            "# this page, again from what is finished",
+            f"cmru-hw codesign {config.name} -o {out.name}",
+            "# mismatch, noise, time and faults in full; the circuit for another simulator",
+            f"cmru-hw robustness {design} --task {task} --analysis all -o robustness",
+            f"cmru-hw export {design} --dialect spectre -o netlist",
         ],
     )
     write_report(out / "report.html", metrics, figures, sections)

@@ -133,15 +133,17 @@ def test_the_netlist_runs_alone_in_its_folder(copied: Path) -> None:
 
 def test_a_second_call_goes_on_and_ends_with_the_same_bytes(copied: Path, command: Command) -> None:
     out = copied / "out"
-    before = (out / "metrics.json").read_bytes()
+    before, page = ((out / name).read_bytes() for name in ("metrics.json", "report.html"))
     runs = sorted((out / "spice").glob("input_*"))
     assert len(runs) == 2
     times = {path: path.stat().st_mtime_ns for path in [*runs, *(out / "chips").iterdir()]}
-    (out / "metrics.json").unlink()
+    for name in ("metrics.json", "report.html"):
+        (out / name).unlink()
     done = command("codesign", copied / "config.yaml", "-o", out, "--json")
     assert done.code == 0, done.err
     assert (out / "metrics.json").read_bytes() == before
     assert json.loads(done.out) == json.loads(before)
+    assert (out / "report.html").read_bytes() == page
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
