@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
-from typing import Any
+from itertools import chain, groupby, pairwise
 
 import numpy as np
 from numba import njit
@@ -24,6 +23,7 @@ from PySpice.Spice.Netlist import Circuit
 from cmru_hw.design import Design, Stage
 from cmru_hw.primitives.clock import BankClock
 from cmru_hw.primitives.device import Array, Shifts
+from cmru_hw.primitives.mirror import Mirror
 from cmru_hw.primitives.signal import Decider, Load, Memory, copy_gate, gate, source_net
 from cmru_hw.spice.job import Job
 from cmru_hw.spice.netlist import assemble, clock_drives, includes, initial_voltages, supplies
@@ -38,6 +38,8 @@ it chooses its steps, as the sources are smooth; stopping at all of their points
 MIRROR_RELTOL = 2e-5
 """Of a deck of mirrors. Alone they would be simulated in few steps; at 1e-3 their gates were off by 3 mV on
 the way, which a cell, reading them in the middle of a frame, takes for 8 % of a current."""
+LARGEST_ROW = 300
+"""Transistors of a row of mirrors in one deck; a larger row runs in as many as it takes, side by side."""
 SOURCE_ABSTOL = 1e-15
 """A, for each clocked cell of a deck. abstol bounds the current of every source too; on a clock net it is all
 charge, and at 1e-16 A some decks did not converge (`timestep too small`). No source holds charge, and signals
@@ -47,13 +49,14 @@ gates 0.1 V behind a ramp."""
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Stages in one deck: rows of mirrors, or element `element` of rows of decisions, as rows of one."""
+    """Stages in one deck: rows of mirrors, or elements of rows, from `first` on of those named in `cut`."""
 
     stages: tuple[Stage, ...]
     signals: Mapping[str, Stage]
     technology: Technology
     clocks: Mapping[str, BankClock]
-    element: int | None = None
+    first: int = 0
+    cut: frozenset[str] = frozenset()
 
     @property
     def taken(self) -> Iterator[Load]:
@@ -68,8 +71,17 @@ class Part:
 
     @cached_property
     def _in_design(self) -> dict[str, str]:
-        j, kinds = self.element, (gate, copy_gate, source_net)
-        return {} if j is None else {kind(name, 0): kind(name, j) for name in self.signals for kind in kinds}
+        return {
+            kind(name, j): kind(name, self.first + j)
+            for name in self.cut
+            for j in range(self.signals[name].size)
+            for kind in (gate, copy_gate, source_net)
+        }
+
+    @property
+    def decides(self) -> bool:
+        """Whether it is of decisions, rather than of mirrors."""
+        return isinstance(self.stages[0], Decider | Memory)
 
     def vectors(self, design: Design) -> dict[str, str]:
         """What is read of it, each with its name in the whole design."""
@@ -80,7 +92,7 @@ class Part:
                 found |= {f"i(v{net})": f"i(v{self.in_design(net)})" for net in _source_nets(stage)}
             if isinstance(stage, Memory) and isinstance(whole, Memory):
                 own, all_of = stage.state_vectors(), whole.state_vectors()
-                first = (self.element or 0) * len(own)
+                first = self.first * len(own)
                 found |= zip(own, all_of[first : first + len(own)], strict=True)
         return found
 
@@ -96,24 +108,45 @@ def parts(design: Design) -> list[list[Part]]:
         levels.setdefault(depth[stage.name], []).append(stage)
     found = []
     for level, stages in sorted(levels.items()):
-        if level % 2 == 0:
-            found.append([Part(tuple(stages), design.signals, design.technology, design.clocks)])
-        else:
+        if level % 2:
             found.append([_cell(design, stages, j) for j in range(stages[0].size)])
+        else:
+            found += _rows(design, stages)
     return found
 
 
 def _cell(design: Design, stages: Sequence[Stage], j: int) -> Part:
+    """Element j of rows of decisions, and of all that they take from."""
     names = {stage.name for stage in stages} | {name for stage in stages for name, _ in stage.taken()}
-    alone = {name: _only(design.signals[name], j) for name in names}
-    return Part(tuple(alone[stage.name] for stage in stages), alone, design.technology, design.clocks, j)
+    alone = {name: design.signals[name].elements(j, j + 1) for name in names}
+    own = tuple(alone[stage.name] for stage in stages)
+    return Part(own, alone, design.technology, design.clocks, j, frozenset(names))
 
 
-def _only(stage: Stage, j: int) -> Stage:
-    """Element j of a row as a row of one."""
-    values = ((each.name, getattr(stage, each.name)) for each in fields(stage))
-    sliced: dict[str, Any] = {name: v[j : j + 1] for name, v in values if isinstance(v, np.ndarray)}
-    return replace(stage, **sliced)
+def _rows(design: Design, stages: Iterable[Stage]) -> Iterator[list[Part]]:
+    """Rows of mirrors as levels: those of many transistors in pieces, the others between them together."""
+    for wide, group in groupby(stages, lambda stage: _pieces(stage, design) > 1):
+        if not wide:
+            yield [Part(tuple(group), design.signals, design.technology, {})]
+            continue
+        for stage in group:
+            bounds = np.linspace(0, stage.size, _pieces(stage, design) + 1).round().astype(int).tolist()
+            yield [_piece(design, stage, first, last) for first, last in pairwise(bounds)]
+
+
+def _pieces(stage: Stage, design: Design) -> int:
+    """Into how many decks a row goes; inputs stay whole, beside the currents that drive them."""
+    if not isinstance(stage, Mirror):
+        return 1
+    arrays = stage.devices(design.technology).values()
+    count = sum(int(np.count_nonzero(array.units)) for array in arrays)
+    return min(stage.size, -(-count // LARGEST_ROW))
+
+
+def _piece(design: Design, stage: Stage, first: int, last: int) -> Part:
+    own = stage.elements(first, last)
+    signals = {**design.signals, stage.name: own}
+    return Part((own,), signals, design.technology, {}, first, frozenset({stage.name}))
 
 
 def _source_nets(stage: Stage) -> list[str]:
@@ -184,15 +217,18 @@ def _job(
     part: Part, save: list[str], flat: Job, waves: Waves, given: Mapping[str, Counter[Polarity]],
     currents: Mapping[str, Sequence[Array]], starts: Array, shifts: Shifts,
 ) -> Job:  # fmt: skip
-    j, technology = part.element, part.technology
-    own = {f"{stage.name}.{name}" for stage in part.stages for name in stage.devices(technology)}
-    drawn = {name: a if j is None else a[j : j + 1] for name, a in shifts.items() if name in own}
-    names = ", ".join(stage.name for stage in part.stages) + ("" if j is None else f" {j}")
+    technology, first = part.technology, part.first
+    drawn = {
+        f"{stage.name}.{name}": shifts[f"{stage.name}.{name}"][first : first + stage.size]
+        for stage in part.stages
+        for name in (stage.devices(technology) if shifts else ())
+    }
+    names = ", ".join(stage.name for stage in part.stages) + (f" from {first}" if part.cut else "")
     circuit = assemble(part, names, currents, starts, drawn, {})
     _drive(circuit, part, waves, starts)
     _load(circuit, part, given)
     tolerances = replace(flat.tolerances, abstol=SOURCE_ABSTOL)
-    if j is None:
+    if not part.decides:
         tolerances = replace(tolerances, reltol=MIRROR_RELTOL)
     return replace(
         flat, title=f"{flat.title}: {names}", netlist=str(circuit), save=tuple(save),
