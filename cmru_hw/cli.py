@@ -822,6 +822,8 @@ def study(
 
     Example: cmru-hw study retention --quick -o out/retention
     """
+    from dataclasses import asdict
+
     from cmru_hw.studies.catalogue import find_study
     from cmru_hw.studies.study import reckon, run_study
 
@@ -832,12 +834,12 @@ def study(
     if dry_run:
         amount = reckon(chosen, folder)
         if as_json:
-            _print_json({"trials": amount.trials, "kept": amount.kept, "seconds": amount.seconds})
+            _print_json(asdict(amount))
             return
         shared = "" if scheduler else f", {amount.seconds / farm.processes / 60:.0f} min on {farm.processes}"
         typer.echo(
             f"{name}: {amount.trials} trials, {amount.kept} kept; training takes {amount.seconds:.0f} s of "
-            f"one core{shared}"
+            f"one core{shared}, a worker {amount.bytes_a_worker / 1e6:.0f} MB"
         )
         return
     record = run_study(chosen, folder, farm, progress=not as_json)

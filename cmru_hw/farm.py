@@ -194,8 +194,12 @@ def estimate(
     else:
         with closing(_client(farm.scheduler)) as client:
             workers = sum(client.nthreads().values())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Estimate(len(jobs), kept, seconds, workers, peak)
+    return Estimate(len(jobs), kept, seconds, workers, peak_bytes())
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _alone(function: Function[C, J], context: C, job: J) -> Arrays:
