@@ -107,7 +107,7 @@ Noise = Annotated[bool, typer.Option("--noise", help="With the transistors' own 
 Partition = Annotated[
     Optional[bool],  # noqa: UP045
     typer.Option(
-        "--partition/--flat", help="ngspice part by part, or in one deck; default: parts, if clocked."
+        "--partition/--flat", help="ngspice part by part, or in one deck; default: parts, if clocked or wide."
     ),
 ]
 

@@ -32,9 +32,17 @@ from cmru_hw.technology import Polarity, Technology
 
 DRIVE_ERROR = 2e-5
 """V by which a source that repeats a gate's voltage may be off: 0.06 % of a current."""
+EVENT = 2e-2
+"""V: a deck stops where a line between its stops would be this far from a gate that it repeats. Between them
+it chooses its steps, as the sources are smooth; stopping at all of their points took it 30 times as many."""
 MIRROR_RELTOL = 2e-5
 """Of a deck of mirrors. Alone they would be simulated in few steps; at 1e-3 their gates were off by 3 mV on
 the way, which a cell, reading them in the middle of a frame, takes for 8 % of a current."""
+SOURCE_ABSTOL = 1e-15
+"""A, for each clocked cell of a deck. abstol bounds the current of every source too; on a clock net it is all
+charge, and at 1e-16 A some decks did not converge (`timestep too small`). No source holds charge, and signals
+are 1e-10 A. What charges a gate is 1e-12 A: at FAST's 1e-13 A mirrors alone took steps that left gates 0.1 V
+behind a ramp."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,38 +189,36 @@ def _job(
     drawn = {name: a if j is None else a[j : j + 1] for name, a in shifts.items() if name in own}
     names = ", ".join(stage.name for stage in part.stages) + ("" if j is None else f" {j}")
     circuit = assemble(part, names, currents, starts, drawn, {})
-    _drive(circuit, part, waves)
-    _beat(circuit, starts)
+    _drive(circuit, part, waves, starts)
     _load(circuit, part, given)
-    tolerances = flat.tolerances if j is not None else replace(flat.tolerances, reltol=MIRROR_RELTOL)
+    tolerances = replace(flat.tolerances, abstol=SOURCE_ABSTOL)
+    if j is None:
+        tolerances = replace(tolerances, reltol=MIRROR_RELTOL)
     return replace(
         flat, title=f"{flat.title}: {names}", netlist=str(circuit), save=tuple(save),
         initial=initial_voltages(part), files=includes(part), tolerances=tolerances,
     )  # fmt: skip
 
 
-def _drive(circuit: Circuit, part: Part, waves: Waves) -> None:
-    """Voltage sources that repeat the gates which the part takes, on time points in common."""
-    nets = list(dict.fromkeys(load.net for load in part.taken))
-    if not nets:
-        return
-    found = [waves.wave(f"v({part.in_design(net)})") for net in nets]
-    time = np.unique(np.concatenate([points for points, _ in found]))
-    values = np.stack([np.interp(time, *wave) for wave in found], axis=-1)
-    kept = thinned(time, values, DRIVE_ERROR)
-    for net, column in zip(nets, values.T, strict=True):
-        points = [(float(t), float(v)) for t, v in zip(time[kept], column[kept], strict=True)]
-        circuit.PieceWiseLinearVoltageSource(f"drive_{net}", net, circuit.gnd, values=points)
+def _drive(circuit: Circuit, part: Part, waves: Waves, starts: Array) -> None:
+    """Sources that repeat the gates which the part takes, and one that makes ngspice stop at their events.
 
-
-def _beat(circuit: Circuit, starts: Array) -> None:
-    """A source on a net of its own that makes ngspice stop at the frames' ends, where everything is read.
-
-    The drives do not: ngspice looks for the next corner of a source when it has stopped at the last, and
-    goes on without corners once two of them were too close to stop at both.
+    The sources are functions of time, at whose corners ngspice does not stop. It does at the frames' ends,
+    where everything is read, and at `EVENT`s, so that no passing pulse falls between two steps.
     """
-    beat = [(float(start), 1e-3 * (k % 2)) for k, start in enumerate(starts)]
-    circuit.PieceWiseLinearVoltageSource("frames", "frames", circuit.gnd, values=beat)
+    nets = list(dict.fromkeys(load.net for load in part.taken))
+    found = [waves.wave(f"v({part.in_design(net)})") for net in nets]
+    stops = [starts]
+    for net, (time, volts) in zip(nets, found, strict=True):
+        kept = thinned(time, volts[:, None], DRIVE_ERROR)
+        points = ", ".join(f"{t!r}, {v!r}" for t, v in np.stack([time, volts], axis=-1)[kept].tolist())
+        circuit.B(f"drive_{net}", net, circuit.gnd, v=f"pwl(time, {points})")
+    if found:
+        time = np.unique(np.concatenate([points for points, _ in found]))
+        values = np.stack([np.interp(time, *wave) for wave in found], axis=-1)
+        stops.append(time[thinned(time, values, EVENT)])
+    beat = [(float(at), 1e-3 * (k % 2)) for k, at in enumerate(np.unique(np.concatenate(stops)))]
+    circuit.PieceWiseLinearVoltageSource("beat", "beat", circuit.gnd, values=beat)
 
 
 def _load(circuit: Circuit, part: Part, given: Mapping[str, Counter[Polarity]]) -> None:
