@@ -137,6 +137,7 @@ def many_chips(many: dict[str, Any]) -> str:
 def decks(found: dict[str, Any]) -> str:
     rows = [
         [
+            _TITLES[record["unit"]] + (f", {record['layers']} layers" if record["layers"] > 1 else ""),
             str(row["cells"]),
             str(row["unit_transistors"]),
             f"{row['flat_s_a_frame']:.2f}",
@@ -147,13 +148,30 @@ def decks(found: dict[str, Any]) -> str:
             f"{row['flat_s_a_frame'] / row['behavioral_s_a_frame']:.1e}",
             f"{row['states_differ']} of {row['states']}",
         ]
-        for row in found["spice"]["rows"]
+        for record in (found["spice"], found["spice_fq_bmru"], found["spice_two_layers"])
+        for row in record["rows"]
     ]
     head = [
-        "cells", "unit transistors", "one deck, s a frame", "in parts, s a frame", "ratio", "by the clock",
-        "behavioural, us", "times less than one deck", "states differ",
+        "cells", "of a layer", "unit transistors", "one deck, s a frame", "in parts, s a frame", "ratio",
+        "by the clock", "behavioural, us", "times less than one deck", "states differ",
     ]  # fmt: skip
     return table(head, rows)
+
+
+_TITLES = {"cmru": "CMRU, K = 2", "fq_bmru": "FQ-BMRU, 9T"}
+
+
+def races(found: dict[str, Any]) -> str:
+    """Where the first state of a cell differed: how near its candidate came to a threshold."""
+    records = (found["spice"], found["spice_fq_bmru"], found["spice_two_layers"])
+    firsts = [one for record in records for row in record["rows"] for one in row["first_differences"]]
+    if not firsts:
+        return "No state differed."
+    near = ", ".join(f"{1e12 * one['least_a']:.2g}" for one in firsts)
+    return (
+        f"Cells whose state differed, {len(firsts)} in all, had a candidate that came this near to a threshold "
+        f"within the frame where they first did (pA): {near}."
+    )
 
 
 @styled
@@ -237,9 +255,11 @@ Every sweep's jobs run on processes of one machine, or, with `--scheduler tcp://
 
 ## ngspice
 
-`benchmarks/spice.py`: one layer of CMRU cells (K = {found["spice"]["levels"]}), {found["spice"]["frames"]} frames, the whole design in one deck and part by part; seconds of the processor.
+`benchmarks/spice.py`: networks with random weights, the whole design in one deck and part by part, {found["spice"]["frames"]} frames of the CMRU, {found["spice_fq_bmru"]["frames"]} and {found["spice_two_layers"]["frames"]} of the FQ-BMRU; seconds of the processor, and by the clock on all cores.
 
 {decks(found)}
+{races(found)} In a clocked cell most of ngspice's steps are at the edges of its own clock, which parts do not save. Two workers take eight inputs of four cells {found["spice_fq_bmru"]["two_workers"]["ratio"]:.2f} times as fast as one (CMRU: {found["spice"]["two_workers"]["ratio"]:.2f}).
+
 A frame of the behavioural model is one of a chip and an input among many, on one thread.
 """
 

@@ -1,12 +1,14 @@
 """How long ngspice takes for a network in one deck and in parts; prints one JSON object.
 
     python benchmarks/spice.py --cells 2 4 8 16 --frames 6
+    python benchmarks/spice.py --unit fq_bmru --cells 80 --frames 20 --rounds 1
+    python benchmarks/spice.py --unit fq_bmru --layers 2 --cells 64 --frames 10 --rounds 1
 
-CMRU networks of one layer with random weights, both ways in turn, `--rounds` times. Seconds are
-those of the processor, of ngspice and of Python, so that another load does not tell; the ratio is that of the
-medians, `spread` the smallest and largest ratio of a round, `ratio_by_the_clock` that of the time it took on
-all cores: one deck has one. Beside it the behavioural model, a chip, an
-input and a frame among many. Then eight inputs of four cells with one worker and with two, by the clock.
+CMRU or FQ-BMRU networks with random weights, both ways in turn, `--rounds` times. Seconds are those of the
+processor, of ngspice and of Python, so that another load does not tell; the ratio is that of the medians,
+`spread` the smallest and largest ratio of a round, `ratio_by_the_clock` that of the time it took on all
+cores: one deck has one. Beside it the behavioural model, a chip, an input and a frame among many. Then eight
+inputs of four cells with one worker and with two, by the clock.
 """
 
 from __future__ import annotations
@@ -35,16 +37,17 @@ from cmru_hw.stimulus import make_stimulus
 from cmru_hw.technology import load_technology
 
 
-def random_design(cells: int, levels: int) -> Design:
-    """A CMRU network whose counters move: thresholds of half a unit, inputs of the order of one."""
+def random_design(cells: int, unit: str, levels: int, layers: int) -> Design:
+    """A network whose states move: of a CMRU thresholds of half a unit, inputs of the order of one."""
     torch.manual_seed(cells)
+    counts = {"levels": levels} if unit == "cmru" else {}
     config = NetworkConfig(
-        unit="cmru", levels=levels, input_size=8, model_size=8, hidden_size=cells, num_layers=1,
-        num_classes=4, skip=False,
+        unit=unit, input_size=8, model_size=8, hidden_size=cells, num_layers=layers, num_classes=4,
+        skip=False, **counts,
     )  # fmt: skip
     network = Network(config)
     with torch.no_grad():
-        for name, value in network.state_dict().items():
+        for name, value in network.state_dict().items() if unit == "cmru" else ():
             if name.endswith("threshold"):
                 value.fill_(0.5)
             elif name.endswith("initial_state"):
@@ -72,12 +75,27 @@ def behavioral_time(design: Design) -> float:
 
 
 def differences(design: Design, flat: Result, parted: Result) -> dict[str, object]:
-    """How many states differ, and how far (A) from its threshold a candidate was where a cell's first did."""
-    differ = flat.states[0] != parted.states[0]
-    up, down = design.thresholds(0, {})
-    margin = np.minimum(np.abs(flat.candidates[0] - up), np.abs(flat.candidates[0] - down))
-    first = differ & (np.cumsum(differ, axis=1) == 1)
-    return {"states_differ": int(differ.sum()), "margins_a": margin[first].tolist()}
+    """How many states differ, and of each that is the first of its cell its layer, and how far (A) from the
+    threshold that decided the candidate was: at the frame's end, and at the least during the frame.
+    """
+    count, firsts = 0, []
+    time = flat.waveforms["time"].reshape(-1)
+    for layer, (a, b) in enumerate(zip(flat.states, parted.states, strict=True)):
+        up, down = design.thresholds(layer, {})
+        count += int((a != b).sum())
+        for index, frame, cell in np.argwhere((a != b) & (np.cumsum(a != b, axis=1) == 1)):
+            passing = flat.waveforms[f"candidate_{layer}"][index, :, cell]
+            inside = (time[: len(passing)] >= frame * design.facts.frame_period) & (
+                time[: len(passing)] <= (frame + 1) * design.facts.frame_period
+            )
+            one = passing[inside[: len(passing)]]
+            at = flat.candidates[layer][index, frame, cell]
+            end, least = (
+                float(min(np.abs(value - up[cell]).min(), np.abs(value - down[cell]).min()))
+                for value in (np.atleast_1d(at), one)
+            )
+            firsts.append({"layer": layer, "frame": int(frame), "end_a": end, "least_a": least})
+    return {"states_differ": count, "first_differences": firsts}
 
 
 def two_workers(design: Design, inputs: int, frames: int, rounds: int) -> dict[str, object]:
@@ -97,13 +115,15 @@ def two_workers(design: Design, inputs: int, frames: int, rounds: int) -> dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cells", type=int, nargs="*", default=[2, 4, 8, 16])
+    parser.add_argument("--unit", choices=("cmru", "fq_bmru"), default="cmru")
     parser.add_argument("--levels", type=int, default=2)
+    parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--frames", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     rows = []
     for cells in given.cells:
-        design = random_design(cells, given.levels)
+        design = random_design(cells, given.unit, given.levels, given.layers)
         x = np.random.default_rng(0).normal(0, 1, (1, given.frames, 8))
         stimulus = make_stimulus(x, 8, design.facts.frame_period)
         seconds: dict[bool, list[float]] = {False: [], True: []}
@@ -127,11 +147,11 @@ def main() -> None:
                 "ratio": statistics.median(seconds[False]) / statistics.median(seconds[True]),
                 "spread": [min(ratios), max(ratios)],
                 "ratio_by_the_clock": statistics.median(clock[False]) / statistics.median(clock[True]),
-                "states": found[True].states[0].size,
+                "states": sum(states.size for states in found[True].states),
                 **differences(design, found[False], found[True]),
             }
         )
-    workers = two_workers(random_design(4, given.levels), 8, given.frames, given.rounds)
+    workers = two_workers(random_design(4, given.unit, given.levels, 1), 8, given.frames, given.rounds)
     machine = {
         "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
         "load": os.getloadavg()[0], "ngspice": find_ngspice()[1], "cmru_hw": __version__,
@@ -139,7 +159,9 @@ def main() -> None:
     print(
         json.dumps(
             {
+                "unit": given.unit,
                 "levels": given.levels,
+                "layers": given.layers,
                 "frames": given.frames,
                 "rows": rows,
                 "two_workers": workers,

@@ -111,7 +111,7 @@ Noise = Annotated[bool, typer.Option("--noise", help="With the transistors' own 
 Partition = Annotated[
     Optional[bool],  # noqa: UP045
     typer.Option(
-        "--partition/--flat", help="ngspice part by part, or in one deck; default: parts, if clocked."
+        "--partition/--flat", help="ngspice part by part, or in one deck; default: parts, if clocked or wide."
     ),
 ]
 
@@ -182,6 +182,7 @@ def train(
         bool, typer.Option("--skip-bad", help="speech_commands: leave out bad files, and tell which.")
     ] = False,
     workers: Workers = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
 ) -> None:
     """Train networks, with the errors of hardware if configured. Resumes.
@@ -196,8 +197,11 @@ def train(
 
     _check_folder(output)
     options = {"skip_bad": True} if skip_bad else {}
+    farm = _farm(workers, scheduler)
     plans = read_plans(configs, device.value if device else None, **options)
     if seeds is None and len(plans) == 1:
+        if scheduler is not None:
+            raise ConfigError("--scheduler: one network alone is trained here; add --seeds")
         (plan,) = plans.values()
         _, metrics = train_network(plan, output, not as_json, tensorboard)
         if as_json:
@@ -206,7 +210,7 @@ def train(
             typer.echo(one_line(metrics))
         return
     chosen = None if seeds is None else read_seeds(seeds)
-    found = train_runs(plans, output, chosen, _farm(workers, None), tensorboard)
+    found = train_runs(plans, output, chosen, farm, tensorboard)
     if as_json:
         _print_json(found)
         return
@@ -877,7 +881,7 @@ def characterize(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="stability or retention.")],
+    name: Annotated[str, typer.Argument(help="stability, benchmarks or retention.")],
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("-o", "--output", help="Folder; default out/NAME."),
@@ -892,6 +896,8 @@ def study(
 
     Example: cmru-hw study retention --quick -o out/retention
     """
+    from dataclasses import asdict
+
     from cmru_hw.studies.catalogue import find_study
     from cmru_hw.studies.study import reckon, run_study
 
@@ -902,12 +908,12 @@ def study(
     if dry_run:
         amount = reckon(chosen, folder)
         if as_json:
-            _print_json({"trials": amount.trials, "kept": amount.kept, "seconds": amount.seconds})
+            _print_json(asdict(amount))
             return
         shared = "" if scheduler else f", {amount.seconds / farm.processes / 60:.0f} min on {farm.processes}"
         typer.echo(
             f"{name}: {amount.trials} trials, {amount.kept} kept; training takes {amount.seconds:.0f} s of "
-            f"one core{shared}"
+            f"one core{shared}, a worker {amount.bytes_a_worker / 1e6:.0f} MB"
         )
         return
     record = run_study(chosen, folder, farm, progress=not as_json)

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from cmru_hw import __version__
 from cmru_hw.analysis.agreement import agreement, run_trained, select
 from cmru_hw.analysis.findings import Findings
-from cmru_hw.analysis.robustness import Lot, chip_accuracies, summarize
+from cmru_hw.analysis.robustness import Lot, chip_accuracies, run_analyses, summarize
+from cmru_hw.analysis.robustness.corners import Corners
 from cmru_hw.behavioral import BehavioralModel
 from cmru_hw.config import Strict, packaged, program_hash, read_yaml, validate, write_atomically
 from cmru_hw.console import progress_bar
-from cmru_hw.design import Design
 from cmru_hw.errors import ConfigError
 from cmru_hw.export import export
 from cmru_hw.farm import Farm, Store
@@ -33,7 +32,7 @@ from cmru_hw.scaling import has_free_factors
 from cmru_hw.spice.latch_bench import measure_hysteresis
 from cmru_hw.spice.ngspice import find_ngspice
 from cmru_hw.spice.simulate import simulate
-from cmru_hw.stimulus import Stimulus, make_stimulus
+from cmru_hw.stimulus import make_stimulus
 from cmru_hw.technology import Technology, load_technology
 from cmru_hw.training import Planned, Task, TaskConfig, TrainingConfig, load_task, train
 
@@ -121,10 +120,14 @@ class Plan:
     """A checked configuration with what it refers to."""
 
     config: CodesignConfig
-    folder: Path
+    path: Path  # of the file
     task: Task
     network: NetworkConfig
     technology: Technology
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
 
     @property
     def seed(self) -> int:
@@ -163,7 +166,7 @@ def read_plan(path: Path, **task_options: Any) -> Plan:
             planned(config.mapping)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
-    return Plan(config, path.parent, task, network, load_technology(config.technology, path.parent))
+    return Plan(config, path, task, network, load_technology(config.technology, path.parent))
 
 
 def planned(mapping: MappingConfig) -> Planned:
@@ -256,7 +259,10 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
         )
     some_behavioral = model.run(some)
 
-    accuracies = run_chips(design, stimulus, split.y, config.robustness, out)
+    robust = config.robustness
+    lot = Lot(design, stimulus, split.y, robust.seed, robust.sigma_scale)
+    accuracies = run_chips(lot, robust.chips, out)
+    corners = run_analyses(lot, [Corners(lot, 0, robust.yield_target)], Farm(1))["corners"]
     hysteresis = None
     if isinstance(latch := design.memories[0], Latch):
         hysteresis = measure_hysteresis(
@@ -273,10 +279,8 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
             "trained_spice": agreement(design, select(trained, chosen), spice),
         },
         accuracies=accuracies,
-        robustness=summarize(
-            accuracies, config.robustness.seed, config.robustness.sigma_scale, config.robustness.yield_target
-        ),
-        hysteresis=hysteresis,
+        robustness=summarize(accuracies, robust.seed, robust.sigma_scale, robust.yield_target),
+        corners=corners, hysteresis=hysteresis,
     )  # fmt: skip
     metrics = findings.metrics()
     write_atomically(
@@ -284,18 +288,15 @@ def codesign(plan: Plan, out: Path) -> dict[str, Any]:
         json.dumps({pair: found.to_json() for pair, found in findings.agreements.items()}, indent=1) + "\n",
     )
     write_atomically(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    write_codesign_report(findings, metrics, provenance(plan), out)
+    write_codesign_report(findings, metrics, provenance(plan), plan.path, out)
     return metrics
 
 
-def run_chips(
-    design: Design, stimulus: Stimulus, labels: NDArray[np.int64], config: RobustnessConfig, out: Path
-) -> Array:
+def run_chips(lot: Lot, chips: int, out: Path) -> Array:
     """Accuracy of every chip, kept in `chips/`."""
-    lot = Lot(design, stimulus, labels, config.seed, config.sigma_scale)
     store = Store(out / "chips", lot.identity)
-    with progress_bar("chips", config.chips) as report:
-        return chip_accuracies(lot, range(config.chips), store=store, progress=report)
+    with progress_bar("chips", chips) as report:
+        return chip_accuracies(lot, range(chips), store=store, progress=report)
 
 
 def provenance(plan: Plan) -> dict[str, Any]:

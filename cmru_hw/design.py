@@ -37,6 +37,8 @@ Stage = Input | Mirror | Latch | WindowComparator | LatchBank | Integrator
 Pool = Literal["mean", "last", "vote"]
 Boundary = Literal["full", "core"]
 Decisions = NDArray[np.int64]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+"""A word that is safe in a netlist."""
 T = TypeVar("T")
 
 
@@ -44,7 +46,7 @@ class Facts(Strict):
     """What a design is, besides its stages. SI units."""
 
     technology: str
-    unit: str  # the recurrent unit, as in network.yaml
+    unit: Name  # the recurrent unit, as in network.yaml
     boundary: Boundary  # full: input currents to logit currents; core: the recurrent layers alone
     pool: Pool
     num_classes: Annotated[int, Field(ge=1)]
@@ -54,7 +56,7 @@ class Facts(Strict):
     quiescent_current: Annotated[float, Field(ge=0)]  # A added to both currents of an input pair
     frame_period: Annotated[float, Field(gt=0)]  # s
     ramp: Annotated[float, Field(gt=0)]  # s, in which inputs move to a new frame's value
-    supply: Annotated[float, Field(gt=0)]  # V
+    supply: Annotated[float, Field(gt=0, le=10)]  # V
     temperature_celsius: float
     corner: str = TYPICAL  # of the process
     unit_area: Annotated[float, Field(gt=0)] = 1.0  # W L of the unit transistor over the card's
@@ -93,6 +95,9 @@ class Design:
                         f"design: stage {stage.name} takes {size} of {name!r}, which has {seen[name].size}"
                     )
             seen[stage.name] = stage
+        for stage in self.stages:
+            if isinstance(stage, LatchBank | Integrator) and stage.clock not in self.clocks:
+                raise ConfigError(f"design: stage {stage.name}: no comparator has the clock {stage.clock!r}")
         facts = self.facts
         for kind, names in ((Input, facts.inputs), (Signal, facts.outputs), (Memory, facts.states)):
             for name in names:
@@ -325,43 +330,43 @@ class _SignalEntry(Strict):
     """A stage in design.yaml; its arrays are in design.safetensors."""
 
     kind: str
-    name: str
+    name: Name
     polarity: Polarity
     diode_units: Annotated[int, Field(ge=1)]
 
 
 class _MirrorEntry(_SignalEntry):
-    terms: list[str]
+    terms: list[Name]
     bias_units: Annotated[int, Field(ge=1)]
     read: bool
 
 
 class _LatchEntry(_SignalEntry):
-    candidate: str
+    candidate: Name
     capacitance: Annotated[float, Field(ge=0)]
     holds: Literal["bit", "sign"] = "bit"
     read: bool
 
 
 class _ComparatorEntry(_SignalEntry):
-    positive: str
-    negative: str
-    threshold_signal: str | None
-    clock: str
+    positive: Name
+    negative: Name
+    threshold_signal: Name | None
+    clock: Name
 
 
 class _LatchBankEntry(_SignalEntry):
-    comparator: str
+    comparator: Name
     holds: Literal["count", "sign", "bit"]
     levels: int
-    clock: str
+    clock: Name
     read: bool
 
 
 class _IntegratorEntry(_SignalEntry):
-    comparator: str
-    amplitude_signal: str | None
-    clock: str
+    comparator: Name
+    amplitude_signal: Name | None
+    clock: Name
     state_current: Annotated[float, Field(gt=0)]
 
 

@@ -22,7 +22,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numba
 import numpy as np
@@ -64,6 +64,16 @@ class Farm:
     def processes(self) -> int:
         """Of this machine."""
         return self.workers or cores()
+
+
+class Keeper(Protocol):
+    """What keeps results by key."""
+
+    def get(self, key: str) -> Arrays | None:
+        """The result of a job; None if it is to be run."""
+
+    def put(self, key: str, result: Arrays) -> None:
+        """Keep a result."""
 
 
 class Store:
@@ -124,7 +134,7 @@ def run_jobs(
     context: C,
     jobs: Mapping[str, J],
     farm: Farm | None = None,
-    store: Store | None = None,
+    store: Keeper | None = None,
     progress: Callable[[int], None] | None = None,
     here: Here[C, J] | None = None,
 ) -> dict[str, Arrays]:
@@ -184,8 +194,12 @@ def estimate(
     else:
         with closing(_client(farm.scheduler)) as client:
             workers = sum(client.nthreads().values())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Estimate(len(jobs), kept, seconds, workers, peak)
+    return Estimate(len(jobs), kept, seconds, workers, peak_bytes())
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _alone(function: Function[C, J], context: C, job: J) -> Arrays:

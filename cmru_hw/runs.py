@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,6 +56,7 @@ def train_runs(
 ) -> dict[str, Any]:
     """Train every plan with every seed (None: its own) into `out/NAME/seedS`; each resumes as one alone does.
 
+    Workers of a cluster need not see `out`: they are sent a run's files and give them back when it is done.
     Returns, and writes to `out/runs.json`, the metrics of all `runs`, and for each name a `summary` over
     seeds: mean, std (of the seeds, ddof 1), min and max of the accuracies.
     """
@@ -72,6 +74,10 @@ def train_runs(
     }
     context = _Runs(dict(plans), out.absolute(), tensorboard)
     with torch.random.fork_rng(), progress_bar("networks", len(jobs)) as report:
+        if farm and farm.scheduler:
+            sent = {key: (*job, context.files(job)) for key, job in jobs.items()}
+            run_jobs(_train_away, context.plans, sent, farm, _Folders(context, jobs), report)
+            farm = Farm(1)  # which finds every run finished
         trained = run_jobs(_Runs.train, context, jobs, farm, progress=report)
     runs = []
     for key, (name, _) in jobs.items():
@@ -92,11 +98,49 @@ class _Runs:
 
     def train(self, job: tuple[str, int]) -> Arrays:
         """The metrics of one run, as JSON."""
-        name, seed = job
-        plan = seeded(self.plans[name], seed)
-        _, metrics = train_network(plan, self.out / name / f"seed{seed}", tensorboard=self.tensorboard)
+        plan = seeded(self.plans[job[0]], job[1])
+        _, metrics = train_network(plan, self.folder(job), tensorboard=self.tensorboard)
         del metrics["timing"]
         return {"metrics": np.frombuffer(json.dumps(metrics).encode(), dtype=np.uint8)}
+
+    def folder(self, job: tuple[str, int]) -> Path:
+        """Of one run."""
+        return self.out / job[0] / f"seed{job[1]}"
+
+    def files(self, job: tuple[str, int]) -> dict[str, bytes]:
+        """What a run has left so far, by name."""
+        return _files(self.folder(job))
+
+
+def _train_away(plans: Mapping[str, Plan], job: tuple[str, int, Mapping[str, bytes]]) -> Arrays:
+    """A run begun or gone on with in a folder of the worker's; the files that it left, by name."""
+    name, seed, before = job
+    with tempfile.TemporaryDirectory(prefix="cmru-hw-") as folder:
+        for file, content in before.items():
+            Path(folder, file).write_bytes(content)
+        train_network(seeded(plans[name], seed), Path(folder))
+        return {file: np.frombuffer(content, np.uint8) for file, content in _files(Path(folder)).items()}
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*")) if path.is_file()}
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """Run folders as a store of what workers elsewhere give back."""
+
+    runs: _Runs
+    jobs: Mapping[str, tuple[str, int]]
+
+    def get(self, key: str) -> Arrays | None:
+        """Nothing for a run that is finished, which is not sent out again; None for others."""
+        return {} if (self.runs.folder(self.jobs[key]) / "metrics.json").exists() else None
+
+    def put(self, key: str, result: Arrays) -> None:
+        """Write the files of a run, the one that says that it is finished last."""
+        for name in sorted(result, key=lambda name: name == "metrics.json"):
+            write_atomically(self.runs.folder(self.jobs[key]) / name, result[name].tobytes())
 
 
 def _on(plan: Plan, device: str) -> Plan:

@@ -14,6 +14,7 @@ from cmru_hw.analysis.robustness import Robustness
 from cmru_hw.design import Design
 from cmru_hw.mapping import MappingReport
 from cmru_hw.primitives.device import Array
+from cmru_hw.primitives.signal import block_of
 from cmru_hw.result import Result
 from cmru_hw.spice.latch_bench import Hysteresis
 from cmru_hw.stimulus import Stimulus
@@ -39,6 +40,7 @@ class Findings:
     agreements: dict[str, Agreement]
     accuracies: Array
     robustness: Robustness
+    corners: dict[str, Any]  # of the nominal circuit, as `Corners` sums up
     hysteresis: Hysteresis | None  # of the first 9T latch, where there is one
 
     def metrics(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Findings:
             "parameters": self.parameters,
             "transistors": self.design.transistors,
             "area_m2": self.design.area,
+            "area_breakdown": self._parts(),
             "accuracy": {
                 "software": float((self.trained.decision == labels).mean()),
                 "behavioral": float((self.behavioral.decision == labels).mean()),
@@ -84,4 +87,17 @@ class Findings:
             },
             "energy_per_inference_j": spice["energy_per_inference_j"],
             "robustness": self.robustness.to_json(),
+            "corners": {key: self.corners[key] for key in ("conditions", "worst", "refused")},
         }
+
+    def _parts(self) -> dict[str, dict[str, float]]:
+        """Unit transistors and area (m^2) by "block/primitive"."""
+        found: dict[str, dict[str, float]] = {}
+        for name, array in self.design.devices().items():
+            stage = self.design.signals[name.partition(".")[0]]
+            part = found.setdefault(
+                f"{block_of(stage.name)}/{stage.kind}", {"transistors": 0, "area_m2": 0.0}
+            )
+            part["transistors"] += array.count
+            part["area_m2"] += array.area
+        return found

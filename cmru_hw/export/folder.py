@@ -23,7 +23,7 @@ from cmru_hw.primitives.signal import source_net
 from cmru_hw.report.diagram import block_diagram, boxes
 from cmru_hw.report.plots import svg
 from cmru_hw.report.schematics import drawings, left_out
-from cmru_hw.spice.job import LATCH, Job, Transient
+from cmru_hw.spice.job import LATCH, Job, Transient, refuse_commands
 from cmru_hw.spice.netlist import MODELS
 from cmru_hw.spice.simulate import job
 from cmru_hw.stimulus import Stimulus
@@ -38,7 +38,8 @@ def export(
 
     The circuit is the one that `simulate` runs as a whole. `models` names a file of the designer's own with
     subcircuits `nfet` and `pfet`, which is then included instead of the technology's.
-    Raises ConfigError for an unknown dialect, an unsafe name, or models that the dialect cannot say.
+    Raises ConfigError for an unknown dialect, an unsafe name, models that run commands or that the dialect
+    cannot say.
     """
     spoken = dialect(language)
     if models is not None and not SAFE.fullmatch(models):
@@ -87,6 +88,8 @@ def _libraries(design: Design, one: Job, spoken: Dialect, models: str | None) ->
     found = {}
     for name, content in one.files.items():
         text = content if isinstance(content, str) else content.read_text(encoding="utf-8")
+        where = design.facts.technology if name == MODELS else name
+        refuse_commands(text, f"{where}: {name}", frozenset(one.files), allow_options=True)
         stem = name.rpartition(".")[0]
         target = name if isinstance(spoken, Ngspice) else f"{stem}.{spoken.suffix}"
         if name == MODELS and models is not None:
@@ -95,7 +98,6 @@ def _libraries(design: Design, one: Job, spoken: Dialect, models: str | None) ->
         elif isinstance(spoken, Ngspice):
             found[target] = text
         else:
-            where = design.facts.technology if name == MODELS else name
             cards = read(text, f"{where}: {name}")
             if other := [card.name for card in cards if isinstance(card, Model) and not card.is_bsim3]:
                 raise ConfigError(

@@ -17,8 +17,8 @@ transistors in subthreshold mirrors; the ReLU node was measured in ngspice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -98,6 +98,11 @@ class Mirror(Signal):
     @property
     def measured(self) -> bool:
         return self.read
+
+    def elements(self, first: int, last: int) -> Self:
+        """Elements `first` to `last` - 1 of the row, as a row."""
+        terms = (Term(one.source, one.units[first:last], one.trained[first:last]) for one in self.terms)
+        return replace(super().elements(first, last), terms=tuple(terms))
 
     def taken(self) -> list[tuple[str, int]]:
         """Sources and the size that each must have."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -84,6 +84,12 @@ class Signal(ABC):
     @property
     def other(self) -> Polarity:
         return "n" if self.polarity == "p" else "p"
+
+    def elements(self, first: int, last: int) -> Self:
+        """Elements `first` to `last` - 1 of the row, as a row."""
+        values = ((each.name, getattr(self, each.name)) for each in fields(self))
+        cut: dict[str, Any] = {name: v[first:last] for name, v in values if isinstance(v, np.ndarray)}
+        return replace(self, **cut)
 
     def signal_devices(self, technology: Technology) -> dict[str, DeviceArray]:
         """The diode and, where needed, the copying transistor and its diode."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,47 +14,67 @@ from matplotlib.figure import Figure
 from cmru_hw.analysis.findings import Findings
 from cmru_hw.config import write_atomically
 from cmru_hw.design import Design
+from cmru_hw.primitives.device import Array
 from cmru_hw.primitives.latch import Latch
+from cmru_hw.report import plots
 from cmru_hw.report.page import Sections, write_report
-from cmru_hw.report.plots import (
-    accuracy_over_chips,
-    confusion,
-    hysteresis,
-    power_breakdown,
-    states,
-    svg,
-    waveforms,
-)
+from cmru_hw.report.plots import svg
+from cmru_hw.report.robustness_plots import corners
 from cmru_hw.spice.latch_bench import Hysteresis
 
 PANELS = 3  # currents of each kind in the waveform figure
 
 
 def write_codesign_report(
-    findings: Findings, metrics: Mapping[str, Any], provenance: Mapping[str, Any], out: Path
+    findings: Findings, metrics: Mapping[str, Any], provenance: Mapping[str, Any], config: Path, out: Path
 ) -> None:
-    """Write `report.html` and `figures/*.svg`."""
-    figures = draw(findings, metrics)
+    """Write `report.html`, `figures/*.svg` and what is drawn in them, `figures/data.json`."""
+    drawn = data(findings, metrics)
+    figures = {name: DRAWINGS[name](**content) for name, content in drawn.items()}
     for name, figure in figures.items():
         write_atomically(out / "figures" / f"{name}.svg", svg(figure))
+    write_atomically(out / "figures" / "data.json", json.dumps(drawn, default=_plain) + "\n")
     pairs = {
         pair.replace("behavioral", "behavioural").replace("_", " and ").replace("spice", "SPICE"): {
             key: value for key, value in found.to_json().items() if key not in ("disagreements", "states")
         }
         for pair, found in findings.agreements.items()
     }
+    design, task = out.name + "/design", metrics["task"]
     sections = Sections(
         agreement=pairs,
         warnings=mapping_lines(findings),
         clips=[asdict(clip) for clip in findings.mapping.clipped],
         provenance=provenance,
-        commands=[f"cmru-hw codesign CONFIG -o {out.name}"],
+        commands=[
+            "# this page, again from what is finished",
+            f"cmru-hw codesign {config.name} -o {out.name}",
+            "# mismatch, noise, time and faults in full; the circuit for another simulator",
+            f"cmru-hw robustness {design} --task {task} --analysis all -o robustness",
+            f"cmru-hw export {design} --dialect spectre -o netlist",
+        ],
     )
     write_report(out / "report.html", metrics, figures, sections)
 
 
-def draw(findings: Findings, metrics: Mapping[str, Any]) -> dict[str, Figure]:
-    """Every figure by name."""
+def _plain(array: Array) -> Any:
+    """For JSON."""
+    return array.tolist()
+
+
+DRAWINGS: dict[str, Callable[..., Figure]] = {
+    "hysteresis": plots.hysteresis,
+    "states": plots.states,
+    "waveforms": plots.waveforms,
+    "confusion": plots.confusion,
+    "power_breakdown": plots.power_breakdown,
+    "accuracy_over_chips": plots.accuracy_over_chips,
+    "corners": corners,
+}
+
+
+def data(findings: Findings, metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By figure, what its drawing takes."""
     breakdown = metrics["power_w"]["breakdown"]
     classes = len(findings.class_names)
     counts = np.zeros((classes, classes), dtype=int)
@@ -62,12 +83,14 @@ def draw(findings: Findings, metrics: Mapping[str, Any]) -> dict[str, Figure]:
         **({"hysteresis": _hysteresis(findings.design, curves)} if (curves := findings.hysteresis) else {}),
         "states": _states(findings),
         "waveforms": _waveforms(findings),
-        "confusion": confusion(counts, findings.class_names),
-        "power_breakdown": power_breakdown(breakdown["behavioral"], breakdown["spice"]),
-        "accuracy_over_chips": accuracy_over_chips(
-            findings.accuracies, metrics["accuracy"]["behavioral"], findings.robustness.yield_target
-        ),
-    }
+        "confusion": {"matrix": counts, "labels": findings.class_names},
+        "power_breakdown": {"behavioral": breakdown["behavioral"], "spice": breakdown["spice"]},
+        "accuracy_over_chips": {
+            "accuracies": findings.accuracies, "nominal": metrics["accuracy"]["behavioral"],
+            "yield_target": findings.robustness.yield_target,
+        },
+        "corners": {"summary": metrics["corners"]},
+    }  # fmt: skip
 
 
 def mapping_lines(findings: Findings) -> list[str]:
@@ -86,24 +109,24 @@ def mapping_lines(findings: Findings) -> list[str]:
     return lines
 
 
-def _hysteresis(design: Design, curves: Hysteresis) -> Figure:
+def _hysteresis(design: Design, curves: Hysteresis) -> dict[str, Any]:
     """The first latch's."""
     latch = next(stage for stage in design.stages if isinstance(stage, Latch))
     up, down = slice(0, curves.turn + 1), slice(None, curves.turn - 1 if curves.turn else None, -1)
     rising, falling = curves.candidate[up, 0], curves.candidate[down, 0]
     programmed = float(latch.i_threshold[0])
-    return hysteresis(
-        rising,
-        curves.output[up, 0],
-        np.interp(rising, falling, curves.output[down, 0]),
-        {
+    return {
+        "input_a": rising,
+        "output_up_a": curves.output[up, 0],
+        "output_down_a": np.interp(rising, falling, curves.output[down, 0]),
+        "thresholds": {
             "programmed": (programmed, programmed - float(latch.i_width[0])),
             "measured": (float(curves.up[0]), float(curves.down[0])),
         },
-    )
+    }
 
 
-def _states(findings: Findings) -> Figure:
+def _states(findings: Findings) -> dict[str, Any]:
     """The states of the cells that move most, over the frames of the first SPICE input."""
     frames = int(findings.spice_stimulus.lengths[0])
     spice, behavioral, names = [], [], []
@@ -115,10 +138,10 @@ def _states(findings: Findings) -> Figure:
             spice.append(measured[0, :frames, cell].astype(float))
             behavioral.append(modelled[0, :frames, cell].astype(float))
             names.append(f"layer {layer}, cell {cell}")
-    return states(np.stack(spice, axis=1), np.stack(behavioral, axis=1), names)
+    return {"spice": np.stack(spice, axis=1), "behavioral": np.stack(behavioral, axis=1), "names": names}
 
 
-def _waveforms(findings: Findings) -> Figure:
+def _waveforms(findings: Findings) -> dict[str, Any]:
     """Candidates of the busiest cells and the logits of the first classes, of the first SPICE input."""
     frames = int(findings.spice_stimulus.lengths[0])
     traces = findings.spice.waveforms
@@ -137,10 +160,10 @@ def _waveforms(findings: Findings) -> Figure:
         spice.append(traces["logits"][0, points, index] * unit)
         behavioral.append(logits[:, index] * unit)
         names.append(f"logit {findings.class_names[index]}")
-    return waveforms(
-        traces["time"][points],
-        np.stack(spice, axis=1),
-        np.stack(behavioral, axis=1),
-        facts.frame_period,
-        names,
-    )
+    return {
+        "time_s": traces["time"][points],
+        "spice_a": np.stack(spice, axis=1),
+        "behavioral_a": np.stack(behavioral, axis=1),
+        "frame_period": facts.frame_period,
+        "names": names,
+    }

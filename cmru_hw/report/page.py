@@ -36,6 +36,7 @@ PLACES = {
     "agreement": ("waveforms", "confusion"),
     "power": ("power_breakdown",),
     "mismatch": ("accuracy_over_chips",),
+    "corners": ("corners",),
     "circuit": ("states", "hysteresis"),
     "training": ("training_curve",),
 }
@@ -45,6 +46,7 @@ CAPTIONS = {
     "confusion": "Decisions by true class; shade is the share of the class.",
     "power_breakdown": "Power by layer and primitive in both models.",
     "accuracy_over_chips": "Accuracy of each mismatched chip on the whole test set.",
+    "corners": "Accuracy of the circuit without mismatch over process, supply and temperature.",
     "states": "States at the ends of the frames of one input: ngspice, and the behavioural model.",
     "hysteresis": "One latch in ngspice, its input swept up and down, with its thresholds.",
     "training_curve": "Loss and accuracy while training.",
@@ -121,6 +123,8 @@ def render(
         power=breakdown,
         energy=numbers.si("energy_per_inference_j", "J"),
         mismatch=mismatch_rows(numbers),
+        corners=corner_lines(numbers),
+        area=area_rows(numbers),
         figures=drawn,
         sections=sections,
         clip_columns=list(dict.fromkeys(key for row in sections.clips or () for key in row)),
@@ -286,6 +290,30 @@ def _share(power: float | None, total: float) -> tuple[str, str]:
     return quantity(power, "W"), percent(power / total) if total else ""
 
 
+def area_rows(numbers: _Numbers) -> list[tuple[str, str, str, str]]:
+    """Unit transistors, area and its share of each part, largest first."""
+    parts = numbers.get("area_breakdown") or {}
+    total = sum(part["area_m2"] for part in parts.values())
+    return [
+        (name, count(part["transistors"]), area(part["area_m2"]), percent(part["area_m2"] / total))
+        for name, part in sorted(parts.items(), key=lambda entry: -entry[1]["area_m2"])
+    ]
+
+
+def condition(row: Mapping[str, Any]) -> str:
+    """Where a circuit works: corner, supply, temperature."""
+    return f"{row['corner']}, {row['supply']:g} V, {row['celsius']:g} °C"
+
+
+def corner_lines(numbers: _Numbers) -> list[str]:
+    """Where the circuit is least accurate, and what was not run, with the reason."""
+    lines = []
+    if worst := numbers.get("corners.worst"):
+        lines.append(f"At worst {percent(worst['nominal_accuracy'])}: {condition(worst)}.")
+    refused = numbers.get("corners.refused") or []
+    return lines + sorted({f"Not run: {one['reason']}." for one in refused})
+
+
 def mismatch_rows(numbers: _Numbers) -> list[tuple[str, str]]:
     """What `robustness` found, as label and value."""
     bounds, scale = numbers.get("robustness.yield_ci95"), numbers.get("robustness.sigma_scale")
@@ -319,6 +347,8 @@ def left_out(
         "kinds of disagreement": bool(agreement) and not any(row["kinds"] for row in agreement),
         "power": all(numbers.get(f"power_w.{model}") is None for model in ("behavioral", "spice")),
         "power by layer and primitive": not breakdown,
+        "area by layer and primitive": not numbers.get("area_breakdown"),
+        "corners": not numbers.get("corners.conditions"),
         "mismatch and yield": numbers.get("robustness.yield") is None,
         "warnings and clips of the mapping": sections.warnings is None and sections.clips is None,
         "provenance": not sections.provenance,

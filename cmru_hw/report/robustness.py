@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from cmru_hw.config import write_atomically
-from cmru_hw.report.page import NBSP, embedded, filled, interval, percent
+from cmru_hw.report.page import NBSP, condition, embedded, filled, interval, percent
 from cmru_hw.report.plots import svg
 from cmru_hw.report.robustness_plots import FIGURES
 
@@ -78,7 +78,7 @@ def _tiles(report: Summary) -> list[dict[str, str]]:
         first = found["by_margin"][0]
         tiles.append(("First transistor", percent(first["variance_share"]), first["transistor"]))
     if (found := analyses.get("corners")) and (worst := found["worst"]):
-        tiles.append(("Worst corner", percent(worst["nominal_accuracy"]), _condition(worst)))
+        tiles.append(("Worst corner", percent(worst["nominal_accuracy"]), condition(worst)))
     if found := analyses.get("stuck"):
         worst = found["faults"][0]
         note = f"layer {worst['layer']}, cell {worst['cell']} stuck {worst['stuck']}"
@@ -88,10 +88,6 @@ def _tiles(report: Summary) -> list[dict[str, str]]:
     if found := analyses.get("verify"):
         tiles.append(("ngspice", f"{found['decisions_equal']} of {found['inputs']}", "decisions equal"))
     return [{"label": label, "value": value, "note": note} for label, value, note in tiles]
-
-
-def _condition(row: Summary) -> str:
-    return f"{row['corner']}, {row['supply']:g} V, {row['celsius']:g} °C"
 
 
 def _probability(summary: Summary) -> str:
@@ -181,7 +177,7 @@ def _corners(summary: Summary) -> Part:
     lines = [f"A corner moves the thresholds of all nMOS and all pMOS transistors: {shifts}."]
     lines += sorted({f"Not run: {one['reason']}." for one in summary["refused"]})
     worst = sorted(summary["conditions"], key=lambda row: (row["mean_accuracy"], row["nominal_accuracy"]))
-    rows = [[_condition(row), percent(row["nominal_accuracy"]), *_spread(row)] for row in worst[:ROWS]]
+    rows = [[condition(row), percent(row["nominal_accuracy"]), *_spread(row)] for row in worst[:ROWS]]
     return lines, [_table(("the worst conditions", "nominal", *_SPREAD), rows)]
 
 

@@ -95,14 +95,19 @@ def scale(summary: Summary) -> Figure:
 
 @styled
 def corners(summary: Summary) -> Figure:
-    """Mean accuracy of the chips at every condition, shaded; below it the nominal circuit's."""
+    """Mean accuracy of the chips at every condition, shaded, in brackets the nominal circuit's.
+
+    Of the nominal circuit alone where there are no chips.
+    """
     rows = summary["conditions"]
+    with_chips = all("mean_accuracy" in row for row in rows)
     places = list(dict.fromkeys((row["corner"], row["supply"]) for row in rows))
     heats = sorted({row["celsius"] for row in rows})
     shown, nominal = np.full((2, len(places), len(heats)), np.nan)
     for row in rows:
         at = places.index((row["corner"], row["supply"])), heats.index(row["celsius"])
-        shown[at], nominal[at] = 100 * row["mean_accuracy"], 100 * row["nominal_accuracy"]
+        nominal[at] = 100 * row["nominal_accuracy"]
+        shown[at] = 100 * row["mean_accuracy"] if with_chips else nominal[at]
     figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * len(places)), layout="constrained")
     axes = figure.add_subplot()
     low = float(np.nanmin(shown))
@@ -111,14 +116,16 @@ def corners(summary: Summary) -> Figure:
         *edges, shown, cmap="Blues", vmin=low - 0.2 * (100 - low), vmax=130 - 0.3 * low, edgecolors="white"
     )
     for (row, column), value in np.ndenumerate(shown):
-        text = "–" if np.isnan(value) else f"{value:.2f}  ({nominal[row, column]:.2f})"
+        text = "–" if np.isnan(value) else f"{value:.2f}"
+        text += f"  ({nominal[row, column]:.2f})" if with_chips and not np.isnan(value) else ""
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=INK)
     axes.set_xticks(range(len(heats)), [f"{celsius:g} °C" for celsius in heats])
     axes.set_yticks(range(len(places)), [f"{corner}  {volts:g} V" for corner, volts in places])
     axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title("mean accuracy of the chips, in brackets without mismatch (%)", loc="left")
+    title = "mean accuracy of the chips, in brackets without mismatch (%)"
+    axes.set_title(title if with_chips else "accuracy without mismatch (%)", loc="left")
     return figure
 
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
-from typing import Any
+from itertools import chain, groupby, pairwise
 
 import numpy as np
 from numba import njit
@@ -24,6 +23,7 @@ from PySpice.Spice.Netlist import Circuit
 from cmru_hw.design import Design, Stage
 from cmru_hw.primitives.clock import BankClock
 from cmru_hw.primitives.device import Array, Shifts
+from cmru_hw.primitives.mirror import Mirror
 from cmru_hw.primitives.signal import Decider, Load, Memory, copy_gate, gate, source_net
 from cmru_hw.spice.job import Job
 from cmru_hw.spice.netlist import assemble, clock_drives, includes, initial_voltages, supplies
@@ -32,20 +32,31 @@ from cmru_hw.technology import Polarity, Technology
 
 DRIVE_ERROR = 2e-5
 """V by which a source that repeats a gate's voltage may be off: 0.06 % of a current."""
+EVENT = 2e-2
+"""V: a deck stops where a line between its stops would be this far from a gate that it repeats. Between them
+it chooses its steps, as the sources are smooth; stopping at all of their points took it 30 times as many."""
 MIRROR_RELTOL = 2e-5
 """Of a deck of mirrors. Alone they would be simulated in few steps; at 1e-3 their gates were off by 3 mV on
 the way, which a cell, reading them in the middle of a frame, takes for 8 % of a current."""
+LARGEST_ROW = 300
+"""Transistors of a row of mirrors in one deck; a larger row runs in as many as it takes, side by side."""
+SOURCE_ABSTOL = 1e-15
+"""A, for each clocked cell of a deck. abstol bounds the current of every source too; on a clock net it is all
+charge, and at 1e-16 A some decks did not converge (`timestep too small`). No source holds charge, and signals
+are 1e-10 A. What charges a gate is 1e-12 A: with an abstol of 1e-13 A mirrors alone took steps that left
+gates 0.1 V behind a ramp."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Stages in one deck: rows of mirrors, or element `element` of rows of decisions, as rows of one."""
+    """Stages in one deck: rows of mirrors, or elements of rows, from `first` on of those named in `cut`."""
 
     stages: tuple[Stage, ...]
     signals: Mapping[str, Stage]
     technology: Technology
     clocks: Mapping[str, BankClock]
-    element: int | None = None
+    first: int = 0
+    cut: frozenset[str] = frozenset()
 
     @property
     def taken(self) -> Iterator[Load]:
@@ -60,8 +71,17 @@ class Part:
 
     @cached_property
     def _in_design(self) -> dict[str, str]:
-        j, kinds = self.element, (gate, copy_gate, source_net)
-        return {} if j is None else {kind(name, 0): kind(name, j) for name in self.signals for kind in kinds}
+        return {
+            kind(name, j): kind(name, self.first + j)
+            for name in self.cut
+            for j in range(self.signals[name].size)
+            for kind in (gate, copy_gate, source_net)
+        }
+
+    @property
+    def decides(self) -> bool:
+        """Whether it is of decisions, rather than of mirrors."""
+        return isinstance(self.stages[0], Decider | Memory)
 
     def vectors(self, design: Design) -> dict[str, str]:
         """What is read of it, each with its name in the whole design."""
@@ -72,7 +92,7 @@ class Part:
                 found |= {f"i(v{net})": f"i(v{self.in_design(net)})" for net in _source_nets(stage)}
             if isinstance(stage, Memory) and isinstance(whole, Memory):
                 own, all_of = stage.state_vectors(), whole.state_vectors()
-                first = (self.element or 0) * len(own)
+                first = self.first * len(own)
                 found |= zip(own, all_of[first : first + len(own)], strict=True)
         return found
 
@@ -88,24 +108,45 @@ def parts(design: Design) -> list[list[Part]]:
         levels.setdefault(depth[stage.name], []).append(stage)
     found = []
     for level, stages in sorted(levels.items()):
-        if level % 2 == 0:
-            found.append([Part(tuple(stages), design.signals, design.technology, design.clocks)])
-        else:
+        if level % 2:
             found.append([_cell(design, stages, j) for j in range(stages[0].size)])
+        else:
+            found += _rows(design, stages)
     return found
 
 
 def _cell(design: Design, stages: Sequence[Stage], j: int) -> Part:
+    """Element j of rows of decisions, and of all that they take from."""
     names = {stage.name for stage in stages} | {name for stage in stages for name, _ in stage.taken()}
-    alone = {name: _only(design.signals[name], j) for name in names}
-    return Part(tuple(alone[stage.name] for stage in stages), alone, design.technology, design.clocks, j)
+    alone = {name: design.signals[name].elements(j, j + 1) for name in names}
+    own = tuple(alone[stage.name] for stage in stages)
+    return Part(own, alone, design.technology, design.clocks, j, frozenset(names))
 
 
-def _only(stage: Stage, j: int) -> Stage:
-    """Element j of a row as a row of one."""
-    values = ((each.name, getattr(stage, each.name)) for each in fields(stage))
-    sliced: dict[str, Any] = {name: v[j : j + 1] for name, v in values if isinstance(v, np.ndarray)}
-    return replace(stage, **sliced)
+def _rows(design: Design, stages: Iterable[Stage]) -> Iterator[list[Part]]:
+    """Rows of mirrors as levels: those of many transistors in pieces, the others between them together."""
+    for wide, group in groupby(stages, lambda stage: _pieces(stage, design) > 1):
+        if not wide:
+            yield [Part(tuple(group), design.signals, design.technology, {})]
+            continue
+        for stage in group:
+            bounds = np.linspace(0, stage.size, _pieces(stage, design) + 1).round().astype(int).tolist()
+            yield [_piece(design, stage, first, last) for first, last in pairwise(bounds)]
+
+
+def _pieces(stage: Stage, design: Design) -> int:
+    """Into how many decks a row goes; inputs stay whole, beside the currents that drive them."""
+    if not isinstance(stage, Mirror):
+        return 1
+    arrays = stage.devices(design.technology).values()
+    count = sum(int(np.count_nonzero(array.units)) for array in arrays)
+    return min(stage.size, -(-count // LARGEST_ROW))
+
+
+def _piece(design: Design, stage: Stage, first: int, last: int) -> Part:
+    own = stage.elements(first, last)
+    signals = {**design.signals, stage.name: own}
+    return Part((own,), signals, design.technology, {}, first, frozenset({stage.name}))
 
 
 def _source_nets(stage: Stage) -> list[str]:
@@ -176,43 +217,44 @@ def _job(
     part: Part, save: list[str], flat: Job, waves: Waves, given: Mapping[str, Counter[Polarity]],
     currents: Mapping[str, Sequence[Array]], starts: Array, shifts: Shifts,
 ) -> Job:  # fmt: skip
-    j, technology = part.element, part.technology
-    own = {f"{stage.name}.{name}" for stage in part.stages for name in stage.devices(technology)}
-    drawn = {name: a if j is None else a[j : j + 1] for name, a in shifts.items() if name in own}
-    names = ", ".join(stage.name for stage in part.stages) + ("" if j is None else f" {j}")
+    technology, first = part.technology, part.first
+    drawn = {
+        f"{stage.name}.{name}": shifts[f"{stage.name}.{name}"][first : first + stage.size]
+        for stage in part.stages
+        for name in (stage.devices(technology) if shifts else ())
+    }
+    names = ", ".join(stage.name for stage in part.stages) + (f" from {first}" if part.cut else "")
     circuit = assemble(part, names, currents, starts, drawn, {})
-    _drive(circuit, part, waves)
-    _beat(circuit, starts)
+    _drive(circuit, part, waves, starts)
     _load(circuit, part, given)
-    tolerances = flat.tolerances if j is not None else replace(flat.tolerances, reltol=MIRROR_RELTOL)
+    tolerances = replace(flat.tolerances, abstol=SOURCE_ABSTOL)
+    if not part.decides:
+        tolerances = replace(tolerances, reltol=MIRROR_RELTOL)
     return replace(
         flat, title=f"{flat.title}: {names}", netlist=str(circuit), save=tuple(save),
         initial=initial_voltages(part), files=includes(part), tolerances=tolerances,
     )  # fmt: skip
 
 
-def _drive(circuit: Circuit, part: Part, waves: Waves) -> None:
-    """Voltage sources that repeat the gates which the part takes, on time points in common."""
-    nets = list(dict.fromkeys(load.net for load in part.taken))
-    if not nets:
-        return
-    found = [waves.wave(f"v({part.in_design(net)})") for net in nets]
-    time = np.unique(np.concatenate([points for points, _ in found]))
-    values = np.stack([np.interp(time, *wave) for wave in found], axis=-1)
-    kept = thinned(time, values, DRIVE_ERROR)
-    for net, column in zip(nets, values.T, strict=True):
-        points = [(float(t), float(v)) for t, v in zip(time[kept], column[kept], strict=True)]
-        circuit.PieceWiseLinearVoltageSource(f"drive_{net}", net, circuit.gnd, values=points)
+def _drive(circuit: Circuit, part: Part, waves: Waves, starts: Array) -> None:
+    """Sources that repeat the gates which the part takes, and one that makes ngspice stop at their events.
 
-
-def _beat(circuit: Circuit, starts: Array) -> None:
-    """A source on a net of its own that makes ngspice stop at the frames' ends, where everything is read.
-
-    The drives do not: ngspice looks for the next corner of a source when it has stopped at the last, and
-    goes on without corners once two of them were too close to stop at both.
+    The sources are functions of time, at whose corners ngspice does not stop. It does at the frames' ends,
+    where everything is read, and at `EVENT`s, so that no passing pulse falls between two steps.
     """
-    beat = [(float(start), 1e-3 * (k % 2)) for k, start in enumerate(starts)]
-    circuit.PieceWiseLinearVoltageSource("frames", "frames", circuit.gnd, values=beat)
+    nets = list(dict.fromkeys(load.net for load in part.taken))
+    found = [waves.wave(f"v({part.in_design(net)})") for net in nets]
+    stops = [starts]
+    for net, (time, volts) in zip(nets, found, strict=True):
+        kept = thinned(time, volts[:, None], DRIVE_ERROR)
+        points = ", ".join(f"{t!r}, {v!r}" for t, v in np.stack([time, volts], axis=-1)[kept].tolist())
+        circuit.B(f"drive_{net}", net, circuit.gnd, v=f"pwl(time, {points})")
+    if found:
+        time = np.unique(np.concatenate([points for points, _ in found]))
+        values = np.stack([np.interp(time, *wave) for wave in found], axis=-1)
+        stops.append(time[thinned(time, values, EVENT)])
+    beat = [(float(at), 1e-3 * (k % 2)) for k, at in enumerate(np.unique(np.concatenate(stops)))]
+    circuit.PieceWiseLinearVoltageSource("beat", "beat", circuit.gnd, values=beat)
 
 
 def _load(circuit: Circuit, part: Part, given: Mapping[str, Counter[Polarity]]) -> None:

@@ -28,7 +28,7 @@ from cmru_hw.spice.netlist import (
     waveform,
 )
 from cmru_hw.spice.ngspice import Steps, drive, find_ngspice
-from cmru_hw.spice.partition import Waves, run_parts
+from cmru_hw.spice.partition import SOURCE_ABSTOL, Waves, run_parts
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.stimulus import Stimulus
 from cmru_hw.variation import chip_count, one_chip
@@ -36,13 +36,14 @@ from cmru_hw.variation import chip_count, one_chip
 POINTS_A_FRAME = 20  # of the waveforms that are kept
 STEPS_A_FRAME = 10  # at least
 SECONDS_A_FRAME = 60.0  # time limit, of 10000 unit transistors
-SOURCE_ABSTOL = 1e-15
-"""A for each clocked cell. abstol bounds the current of every source too; on a clock net it is all charge,
-and at 1e-16 A some decks did not converge (`timestep too small`). No source holds charge, and signals are
-1e-10 A."""
 LONGEST_STEP = 2e-3
 """s, of clocked designs. ngspice merges breakpoints closer than 5e-5 of the largest step, so a longer one
 would blur clock edges: in frames of 2.5 s it made comparators decide wrongly."""
+
+
+WIDE = 32
+"""Latches without a clock from which on a design runs in parts. One deck of 32 takes three times as long; one
+of a few is as quick, and hazards between layers are those of a single circuit."""
 
 
 def first_tolerances(design: Design) -> Tolerances:
@@ -116,10 +117,10 @@ def simulate(
     `shifts` are those of one chip, or of several, [chips, ...] each as `variation.draw` gives them; the
     result then has a leading axis, and no waveforms. `progress` is told how many inputs are done.
     `partition` runs a design part by part (see `partition`), or as one deck where it is False; by default
-    clocked designs without noise are parted. Of a clocked design, `checked` inputs (evenly spaced; default
-    all) run a second time, in one deck with tighter tolerances, and those runs are the result. `noise` is as
-    in `netlist.build`; ngspice cannot repeat its numbers, so nothing is then checked. With a folder `keep`,
-    each finished run is kept there, in a `Store`, and is not run again.
+    clocked designs and those of `WIDE` latches or more, without noise, are parted. Of a clocked design,
+    `checked` inputs (evenly spaced; default all) run a second time, in one deck with tighter tolerances, and
+    those runs are the result. `noise` is as in `netlist.build`; ngspice cannot repeat its numbers, so nothing
+    is then checked. With a folder `keep`, each finished run is kept there, in a `Store`, and not run again.
     Raises SimulationError (with the deck and the simulator's line) if a run fails, or if the two runs of an
     input do not tell the same states.
     """
@@ -128,7 +129,8 @@ def simulate(
     twice = set() if count == 0 else set(np.linspace(0, inputs - 1, count).round().astype(int).tolist())
     if noise and partition:
         raise ConfigError("partition: a design with noise runs as one deck")
-    parted = bool(design.clocks) and not noise if partition is None else partition
+    wide = bool(design.clocks) or sum(memory.size for memory in design.memories) >= WIDE
+    parted = wide and not noise if partition is None else partition
 
     chips, many = _chips(design, shifts)
     # The longest first, so that none is left alone at the end.

@@ -130,7 +130,7 @@ class Retention(Study):
 
     @classmethod
     def quick(cls) -> Self:
-        """Three seeds of six recipes, fewer steps, to 10 000 frames: in three minutes on two cores."""
+        """Two seeds of six recipes, fewer steps, to 10 000 frames: in three minutes on two cores."""
         return cls(
             recipes=("lru", "min_gru", "cmru", "k4", "k4_firm", "annealed_firm"), seeds=2, steps=600,
             hold=100, anneal=200, learn=250, firm_up=100, size=12, length=100, classes=4, train_size=1024,

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 
 from cmru_hw.farm import Arrays
 from cmru_hw.nn.network import Network
+from cmru_hw.nn.units import SignedCell
 from cmru_hw.report.study_plots import accuracies_of_seeds, gradient_reach, solved_grid
 from cmru_hw.studies.study import Measurement, Record, Study
 from cmru_hw.studies.trial import SOLVED, Trial
-from cmru_hw.studies.variants import UNITS
+from cmru_hw.studies.variants import PUBLISHED, UNITS
 from cmru_hw.training.config import TrainingConfig
 from cmru_hw.training.tasks import CopyFirstInput, FlipFlop, Parity, TaskOptions
 
@@ -27,6 +28,7 @@ MAIN = "copy_first_input"
 """The task that has the grid; the others are tried at `rate` alone."""
 
 EPSILONS = (0.0, 0.5)
+VARIANTS = UNITS | PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Gradient:
 
     `gradient` [T]: norm of d loss / d x_t over the layer's inputs, mean over sequences, newest frame last,
     as training sees it, that is through the surrogate derivatives. `epsilon` is that of units with one.
+    `events`: of signed units, the share of units and frames behind the first in which |c| reaches beta.
     """
 
     trial: Trial
@@ -47,7 +50,14 @@ class Gradient:
             network.set_epsilon(self.epsilon)
         split = self.trial.load_task().test.take(np.arange(self.sequences))
         x, y = torch.from_numpy(split.x), torch.from_numpy(split.y)
-        return {"gradient": gradient_norms(network, x, y).numpy()}
+        found = {"gradient": gradient_norms(network, x, y).numpy()}
+        unit = network.units[0]
+        if isinstance(unit, SignedCell):
+            with torch.no_grad():
+                trace = network.trace(x)
+                c, beta = trace["candidates"][0], unit.beta(trace["inputs"][0])
+                found["events"] = (c.abs() >= beta)[:, 1:].double().mean().numpy()
+        return found
 
 
 def gradient_norms(network: Network, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -67,7 +77,7 @@ class Stability(Study):
     """`seeds` runs of every unit on each task at `rate`, and on `MAIN` at each other rate.
 
     On `MAIN` also `grid_seeds` runs at each rate with each other scale of the initial matrices, and for
-    `followed` units `seeds` of them at `rate`.
+    `followed` units `seeds` of them at `rate`. `published` units have `seeds` runs on it at `rate` alone.
     """
 
     name = "stability"
@@ -79,6 +89,7 @@ class Stability(Study):
         Parity(length=50, events=5, train_size=2048, test_size=512, validation_fraction=0.125),
     )
     followed: tuple[str, ...] = ("bmru", "annealed_bmru", "cmru", "alpha_cmru")
+    published: tuple[str, ...] = tuple(PUBLISHED)
     seeds: int = 10
     grid_seeds: int = 2
     steps: int = 1500
@@ -97,8 +108,8 @@ class Stability(Study):
         """One task, three seeds, fewer steps and frames: a look in three minutes on two cores."""
         task = CopyFirstInput(length=60, classes=4, train_size=1024, test_size=256, validation_fraction=0.125)
         return cls(
-            tasks=(task,), followed=(), seeds=3, grid_seeds=1, steps=600, hold=100, anneal=200, size=12,
-            rate=5e-3, rates=(5e-3,), scales=(1.0, 6.0),
+            tasks=(task,), followed=(), published=(), seeds=3, grid_seeds=1, steps=600, hold=100, anneal=200,
+            size=12, rate=5e-3, rates=(5e-3,), scales=(1.0, 6.0),
         )  # fmt: skip
 
     def trials(self) -> dict[str, Trial]:
@@ -108,11 +119,11 @@ class Stability(Study):
         found: dict[str, Measurement] = {}
         task = self.tasks[0]
         for scale in self.gradient_scales:
-            for unit in self.units:
-                if UNITS[unit].annealed:
+            for unit in (*self.units, *self.published):
+                if VARIANTS[unit].annealed:
                     continue
                 trial = self._trial(task, unit, self.rate, scale, 0)
-                for epsilon in EPSILONS if UNITS[unit].unit == "bmru" else (0.0,):
+                for epsilon in EPSILONS if unit == "bmru" else (0.0,):
                     found[f"gradient_{unit}_{epsilon:g}_scale{scale:g}"] = Gradient(trial, epsilon)
         return found
 
@@ -125,12 +136,15 @@ class Stability(Study):
                         whole = scale == 1.0 or (rate == self.rate and unit in self.followed)
                         for seed in range(self.seeds if whole else self.grid_seeds):
                             yield task, task.name, unit, rate, scale, seed
+            for unit in self.published if task.name == MAIN else ():
+                for seed in range(self.seeds):
+                    yield task, task.name, unit, self.rate, 1.0, seed
 
     def _key(self, task: str, unit: str, rate: float, scale: float, seed: int) -> str:
         return f"{task}_{unit}_rate{rate:g}_scale{scale:g}_seed{seed}"
 
     def _trial(self, task: TaskOptions, unit: str, rate: float, scale: float, seed: int) -> Trial:
-        variant = UNITS[unit]
+        variant = VARIANTS[unit]
         hold, anneal = variant.schedule(self.hold, self.anneal)
         training = TrainingConfig(
             steps=self.steps, batch_size=self.batch_size, learning_rate=rate, seed=seed,
@@ -165,19 +179,22 @@ class Stability(Study):
             "scales": list(self.scales),
             "steps": self.steps,
             "runs": runs,
-            "gradients": self._gradients(results),
+            **self._gradients(results),
         }
 
     def _gradients(self, results: Mapping[str, Arrays]) -> Record:
-        """By scale and title, norms [T]."""
-        found: Record = {}
+        """`gradients`: by scale and title, norms [T]; `events`: by scale and unit, their share."""
+        norms: Record = {}
+        events: Record = {}
         for key in self.measurements({}):
             _, rest = key.split("_", 1)
             rest, scale = rest.rsplit("_scale", 1)
             unit, epsilon = rest.rsplit("_", 1)
-            title = UNITS[unit].title + (f", eps = {epsilon}" if UNITS[unit].unit == "bmru" else "")
-            found.setdefault(scale, {})[title] = results[key]["gradient"].astype(float).tolist()
-        return found
+            title = VARIANTS[unit].title + (f", eps = {epsilon}" if unit == "bmru" else "")
+            norms.setdefault(scale, {})[title] = results[key]["gradient"].astype(float).tolist()
+            if "events" in results[key]:
+                events.setdefault(scale, {})[unit] = float(results[key]["events"])
+        return {"gradients": norms, "events": events}
 
     def figures(self, record: Record) -> dict[str, Figure]:
         units, runs = record["units"], record["runs"]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from cmru_hw.config import write_atomically
 from cmru_hw.console import progress_bar
-from cmru_hw.farm import Arrays, Farm, Store, run_jobs
+from cmru_hw.farm import Arrays, Farm, Store, peak_bytes, run_jobs
 from cmru_hw.report.plots import svg
 from cmru_hw.studies.trial import Trial, one_thread, run_trial
 
@@ -65,11 +65,15 @@ class Study(ABC):
 
 @dataclass(frozen=True)
 class Amount:
-    """What a study will take: trials, those already done, and seconds of one processor for the others."""
+    """What a study will take: trials, those already done, and for the others seconds of one processor.
+
+    `bytes_a_worker` is the most that the trials tried for it held.
+    """
 
     trials: int
     kept: int
     seconds: float
+    bytes_a_worker: int
 
 
 def run_study(study: Study, folder: Path, farm: Farm | None = None, progress: bool = False) -> Record:
@@ -102,7 +106,7 @@ def reckon(study: Study, folder: Path, steps: int = 20) -> Amount:
         if kind not in seconds_a_step:
             seconds_a_step[kind] = _seconds_a_step(trial, steps)
         total += seconds_a_step[kind] * trial.training.total_steps
-    return Amount(len(trials), len(trials) - len(left), total)
+    return Amount(len(trials), len(trials) - len(left), total, peak_bytes())
 
 
 def _seconds_a_step(trial: Trial, steps: int) -> float:

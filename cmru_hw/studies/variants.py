@@ -36,3 +36,9 @@ UNITS: dict[str, Variant] = {
     "lru": Variant("LRU", "lru"),
     "min_gru": Variant("minGRU", "min_gru"),
 }
+
+PUBLISHED: dict[str, Variant] = {
+    "published_bmru": Variant("BMRU, as published", "bmru", {"input_dependent_threshold": True}),
+    "published_cmru": Variant("CMRU, as published", "cmru", {"input_dependent_threshold": True}),
+}
+"""With the threshold |W_b x + b_b| of arXiv 2601.09495 and 2605.11855; that of the others is |b_b|."""

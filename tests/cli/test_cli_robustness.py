@@ -40,6 +40,8 @@ def test_every_analysis_goes_to_json_figures_and_a_page(
     files = {path: path.stat().st_mtime_ns for path in (out / "store").iterdir()}
     again = command(*given, "--analysis", "all", "--chips", 4, "--yield-target", 0.6, "-o", out, "--json")
     assert again.out == done.out
+    alone = ("--analysis", "all", "--chips", 4, "--yield-target", 0.6, "--workers", 1, "--json")
+    assert command(*given, *alone).out == done.out
     assert {path: path.stat().st_mtime_ns for path in (out / "store").iterdir()} == files
 
 

@@ -48,6 +48,7 @@ def test_dry_run_counts_trials(command: Command, tmp_path: Path) -> None:
     amount = json.loads(told.out)
     assert (amount["trials"], amount["kept"]) == (2, 0)
     assert amount["seconds"] >= 0
+    assert 5e7 < amount["bytes_a_worker"] < 5e9
     assert not (tmp_path / "out").exists()
 
 

@@ -27,6 +27,7 @@ CONFIG: dict[str, Any] = {
 }
 METRICS = {  # what metrics.json holds
     "task": None, "unit": None, "technology": None, "parameters": None, "transistors": None, "area_m2": None,
+    "area_breakdown": None, "corners": {"conditions", "worst", "refused"},
     "accuracy": {"software", "behavioral", "spice"},
     "agreement": {"inputs", "decisions", "states", "decision_fraction", "state_fraction"},
     "power_w": {"behavioral", "spice", "breakdown"}, "energy_per_inference_j": None,
@@ -88,6 +89,28 @@ def test_metrics_agree_with_what_lies_beside_them(finished: Path) -> None:
     assert metrics["energy_per_inference_j"] == pytest.approx(energy)
 
 
+def test_parts_add_up_and_every_corner_is_there(finished: Path) -> None:
+    metrics = json.loads((finished / "out" / "metrics.json").read_text())
+    for key, whole in (("transistors", metrics["transistors"]), ("area_m2", metrics["area_m2"])):
+        assert sum(part[key] for part in metrics["area_breakdown"].values()) == pytest.approx(whole)
+    assert metrics["area_breakdown"]["layer1/latch"]["transistors"] > 0
+    found = metrics["corners"]["conditions"]
+    conditions = {(row["corner"], row["supply"], row["celsius"]): row["nominal_accuracy"] for row in found}
+    assert {corner for corner, _, _ in conditions} == {"tt", "ff", "ss", "fs", "sf"}
+    assert len(conditions) == 45
+    assert conditions["tt", 0.8, 27.0] == metrics["accuracy"]["behavioral"]
+
+
+def test_what_figures_show_lies_beside_them(finished: Path) -> None:
+    figures = finished / "out" / "figures"
+    shown = json.loads((figures / "data.json").read_text())
+    assert {path.stem for path in figures.glob("*.svg")} == set(shown)
+    assert len(shown["accuracy_over_chips"]["accuracies"]) == 6
+    waves = shown["waveforms"]
+    assert np.shape(waves["spice_a"]) == (len(waves["time_s"]), len(waves["names"]))
+    assert np.sum(shown["confusion"]["matrix"]) == 20
+
+
 def test_everything_promised_is_written_and_nothing_half(finished: Path) -> None:
     out = finished / "out"
     for name in (
@@ -110,15 +133,17 @@ def test_the_netlist_runs_alone_in_its_folder(copied: Path) -> None:
 
 def test_a_second_call_goes_on_and_ends_with_the_same_bytes(copied: Path, command: Command) -> None:
     out = copied / "out"
-    before = (out / "metrics.json").read_bytes()
+    before, page = ((out / name).read_bytes() for name in ("metrics.json", "report.html"))
     runs = sorted((out / "spice").glob("input_*"))
     assert len(runs) == 2
     times = {path: path.stat().st_mtime_ns for path in [*runs, *(out / "chips").iterdir()]}
-    (out / "metrics.json").unlink()
+    for name in ("metrics.json", "report.html"):
+        (out / name).unlink()
     done = command("codesign", copied / "config.yaml", "-o", out, "--json")
     assert done.code == 0, done.err
     assert (out / "metrics.json").read_bytes() == before
     assert json.loads(done.out) == json.loads(before)
+    assert (out / "report.html").read_bytes() == page
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 

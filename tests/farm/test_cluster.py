@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 
 from cmru_hw import farm as farm_module
 from cmru_hw.characterize import characterize, latch
-from cmru_hw.errors import ConfigError, SimulationError
+from cmru_hw.errors import ConfigError, SimulationError, TrainingError
 from cmru_hw.farm import Farm, Store, run_jobs
 from cmru_hw.mapping import map_network
+from cmru_hw.runs import read_plans, train_runs
 from cmru_hw.spice.simulate import simulate
 from cmru_hw.stimulus import make_stimulus
 from cmru_hw.technology import load_technology
@@ -119,3 +120,36 @@ def test_a_sweep_gives_the_same_on_a_cluster(
     here, there = ((tmp_path / name / "latch.json").read_text() for name in ("here", "there"))
     assert here == there
     assert len(json.loads(here)["rows"]) == 3
+
+
+CONFIG = """
+task: {name: copy_first_input, length: 5, classes: 3, train_size: 60, test_size: 40}
+network: {unit: cmru, model_size: 4, hidden_size: 4, num_layers: 1}
+training: {steps: 6, batch_size: 16, evaluate_every: 2}
+"""
+
+
+def test_networks_trained_on_a_cluster_are_those_trained_here(cluster: LocalCluster, tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text(CONFIG)
+    plans, away = read_plans([tmp_path / "net.yaml"]), Farm(scheduler=cluster.scheduler_address)
+    here = train_runs(plans, tmp_path / "here", range(2), Farm(1))
+    assert train_runs(plans, tmp_path / "there", range(2), away) == here
+    for seed in range(2):
+        one, other = (contents(tmp_path / name / "net" / f"seed{seed}") for name in ("here", "there"))
+        assert list(one) == list(other)
+        for file in ("history.csv", "network.yaml", "weights.safetensors"):
+            assert one[file] == other[file]
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "there" / "net").rglob("*.*")}
+    train_runs(plans, tmp_path / "there", range(2), away)
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+def test_a_run_that_was_stopped_goes_on_on_a_cluster(cluster: LocalCluster, tmp_path: Path) -> None:
+    """The checkpoint goes to the worker: a run of another configuration is refused there."""
+    (tmp_path / "net.yaml").write_text(CONFIG)
+    train_runs(read_plans([tmp_path / "net.yaml"]), tmp_path / "out", range(1), Farm(1))
+    (tmp_path / "out" / "net" / "seed0" / "metrics.json").unlink()
+    (tmp_path / "net.yaml").write_text(CONFIG.replace("steps: 6", "steps: 8"))
+    plans = read_plans([tmp_path / "net.yaml"])
+    with pytest.raises(TrainingError, match="checkpoint"):
+        train_runs(plans, tmp_path / "out", range(1), Farm(scheduler=cluster.scheduler_address))

@@ -119,6 +119,14 @@ def _name_with_a_newline(content: Content) -> None:
     content["stages"][0]["name"] = "a\n.control"
 
 
+def _netlist_in_a_unit(content: Content) -> None:
+    content["facts"]["unit"] = "cmru\nR1 0 vdd 1"
+
+
+def _netlist_in_a_source(content: Content) -> None:
+    stage(content, "layer0_latch")["candidate"] = "a 0\nR1 0 vdd 1"
+
+
 def _wrong_order(content: Content) -> None:
     content["stages"].reverse()
 
@@ -158,7 +166,7 @@ def _states_not_latches(content: Content) -> None:
 YAML_DAMAGE: list[Callable[[Content], None]] = [
     _drop_facts, _drop_stages, _stages_none, _stages_text, _unknown_fact, _negative_supply,
     _unknown_technology, _unknown_output, _unknown_kind, _missing_kind, _unknown_field, _two_of_a_name,
-    _name_with_a_newline,
+    _name_with_a_newline, _netlist_in_a_unit, _netlist_in_a_source,
     _wrong_order, _polarity, _diode_text, _diode_zero, _bias_units_zero, _capacitance_text, _inputs_one,
     _outputs_none, _states_not_latches,
 ]  # fmt: skip
@@ -179,6 +187,17 @@ def test_a_damaged_design_yaml_is_refused(
     damage(content)
     path.write_text(yaml.safe_dump(content))
     _refused(tmp_path)
+
+
+def test_a_clock_that_nothing_decides_by_is_refused(tmp_path: Path) -> None:
+    network = random_network(4, unit="cmru", levels=2)
+    map_network(network, load_technology("generic180"))[0].save(tmp_path)
+    path = tmp_path / "design.yaml"
+    content = yaml.safe_load(path.read_text())
+    stage(content, "layer0_bank")["clock"] = "another"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match="layer0_bank: no comparator has the clock 'another'"):
+        load_design(tmp_path)
 
 
 def test_text_that_is_not_a_design_is_refused(design: Design, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from PySpice.Spice.Parser import SpiceParser
 
 from cmru_hw.codesign import read_plan
 from cmru_hw.config import packaged
-from cmru_hw.design import Design
+from cmru_hw.design import Design, load_design
 from cmru_hw.errors import ConfigError
 from cmru_hw.export import export
 from cmru_hw.mapping import MappingConfig, map_folder, map_network
@@ -217,3 +217,13 @@ def test_bad_input_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=said):
         export(*small(), tmp_path, language, models)
     assert not list(tmp_path.iterdir())
+
+
+def test_models_that_run_commands_are_refused(technologies: Path, tmp_path: Path) -> None:
+    design, stimulus = small()
+    design.save(tmp_path / "design")
+    with (technologies / "generic180" / "models.lib").open("a") as file:
+        file.write(".control\nshell touch here\n.endc\n")
+    with pytest.raises(ConfigError, match=r"generic180: models\.lib, line \d+: runs a command .*\.control"):
+        export(load_design(tmp_path / "design"), stimulus, tmp_path / "made")
+    assert not (tmp_path / "made").exists()

@@ -126,6 +126,17 @@ def test_parted_is_flat_and_chips_are_those_of_the_draw(generic: Technology) -> 
     np.testing.assert_allclose(model.supply_power, parted.supply_power, rtol=0.03)
 
 
+def test_rows_in_pieces_are_the_row(generic: Technology, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chip of a clockless network whose rows of more than a few transistors are decks of their own."""
+    design = made(generic, "fq_9t", seed=1)
+    stimulus = make_stimulus(2 * random_input(1, batch=1, frames=3), 3, 1e-2)
+    chip = one_chip(draw(design, range(1), seed=4), 0)
+    whole = len(parts(design))
+    monkeypatch.setattr("cmru_hw.spice.partition.LARGEST_ROW", 6)
+    assert len(parts(design)) > whole
+    assert_same(*(simulate(design, stimulus, chip, partition=way) for way in (True, False)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLOCKED)
 def test_every_clocked_network_is_the_same_in_parts(generic: Technology, name: str) -> None:

@@ -22,6 +22,10 @@ METRICS = {
     "parameters": 521,
     "transistors": 2040,
     "area_m2": 1.23e-8,
+    "area_breakdown": {
+        "layer_0/latch": {"transistors": 40, "area_m2": 2.3e-9},
+        "layer_0/mirror": {"transistors": 2000, "area_m2": 1e-8},
+    },
     "accuracy": {"software": 0.957, "behavioral": 0.954, "spice": 0.951},
     "agreement": {
         "inputs": 47,
@@ -41,6 +45,11 @@ METRICS = {
         "yield": 0.922,
         "yield_target": 0.9,
         "yield_ci95": [0.905, 0.938],
+    },
+    "corners": {
+        "conditions": [{"corner": "ss", "supply": 0.72, "celsius": -20.0, "nominal_accuracy": 0.913}],
+        "worst": {"corner": "ss", "supply": 0.72, "celsius": -20.0, "nominal_accuracy": 0.913},
+        "refused": [{"corner": "ff", "supply": 0.8, "celsius": 85.0, "reason": "never measured"}],
     },
 }
 PAIR = {"inputs": 47, "decisions": 45, "decision_fraction": 45 / 47, "state_fraction": 0.9991}
@@ -85,8 +94,8 @@ class Page(HTMLParser):
 
 def test_every_section_and_number():
     page = Page(render(METRICS, FIGURES, SECTIONS))
-    sections = {"summary", "agreement", "power", "mismatch", "circuit", "mapping", "training", "others"}
-    assert {*sections, "provenance", "papers", "notice"} <= page.ids
+    sections = {"summary", "agreement", "power", "mismatch", "corners", "area", "circuit", "mapping"}
+    assert {*sections, "training", "others", "provenance", "papers", "notice"} <= page.ids
     assert {f"figure-{name}" for name in FIGURES} <= page.ids
     assert "left-out" not in page.ids
     for shown in (
@@ -94,6 +103,8 @@ def test_every_section_and_number():
         "fq_bmru",
         "generic180",
         *("95.7 %", "95.4 %", "95.1 %", "45 of 47", "41.4 nW", "2 040", "12 300 µm²", "6.2 nJ"),
+        *("layer 0/mirror 2 000 10 000 µm² 81.3 %", "At worst 91.3 %: ss, 0.72 V, -20 °C."),
+        "Not run: never measured.",
         *("92.2 %", "90.5 to 93.8 %", "521 parameters", "1000", "88.9 %"),
         *("static", "dynamic", "inherited", "43 pA", "layer 0/latch", "1.5 nW", "4.8 %"),
         *(
@@ -164,9 +175,19 @@ def test_absent_data_are_named_and_left_out():
         "power_w": {"behavioral": 1e-9, "spice": None},
     }
     page = Page(render(metrics, {}))
-    assert not {"agreement", "power", "mismatch", "circuit", "mapping", "training", "provenance"} & page.ids
+    assert not {"agreement", "power", "mismatch", "corners", "area", "circuit", "mapping"} & page.ids
+    assert not {"training", "provenance"} & page.ids
     assert {"left-out", "papers", "notice"} <= page.ids
-    for absent in ("no ngspice run", "behavioural accuracy", "agreement", "power by layer", "yield", "clips"):
+    for absent in (
+        "no ngspice run",
+        "behavioural accuracy",
+        "agreement",
+        "power by layer",
+        "yield",
+        "clips",
+        "corners",
+        "area",
+    ):
         assert absent in page.text.split("Left out")[1]
     for never in (" nan", "None", "95 %", " 0 W"):
         assert never not in page.text

@@ -9,8 +9,11 @@ import torch
 
 from cmru_hw.farm import Farm
 from cmru_hw.nn import Network, NetworkConfig
-from cmru_hw.studies.stability import Stability, gradient_norms
+from cmru_hw.studies.stability import Gradient, Stability, gradient_norms
 from cmru_hw.studies.study import run_study
+from cmru_hw.studies.trial import Trial
+from cmru_hw.studies.variants import PUBLISHED
+from cmru_hw.training import TrainingConfig
 from cmru_hw.training.tasks import CopyFirstInput
 
 TASK = CopyFirstInput(length=6, classes=2, train_size=64, test_size=64, validation_fraction=0.25)
@@ -18,9 +21,9 @@ TASK = CopyFirstInput(length=6, classes=2, train_size=64, test_size=64, validati
 
 def test_tiny(tmp_path: Path) -> None:
     study = Stability(
-        units=("bmru", "annealed_bmru", "cmru"), tasks=(TASK,), followed=("cmru",), seeds=3, grid_seeds=1,
-        steps=150, hold=20, anneal=40, size=4, batch_size=16,
-        rate=1e-2, rates=(1e-2, 2e-2), scales=(1.0, 3.0), evaluate_every=50,
+        units=("bmru", "annealed_bmru", "cmru"), tasks=(TASK,), followed=("cmru",),
+        published=("published_bmru",), seeds=3, grid_seeds=1, steps=150, hold=20, anneal=40, size=4,
+        batch_size=16, rate=1e-2, rates=(1e-2, 2e-2), scales=(1.0, 3.0), evaluate_every=50,
     )  # fmt: skip
     record = run_study(study, tmp_path, Farm(workers=1))
     by_rate = record["runs"]["copy_first_input"]["cmru"]
@@ -31,11 +34,30 @@ def test_tiny(tmp_path: Path) -> None:
     assert cmru["1"]["solved"] == sum(accuracy >= 0.95 for accuracy in cmru["1"]["accuracies"]) > 0
     assert list(record["gradients"]) == ["1", "3", "6"]
     assert all(len(lines["CMRU"]) == 6 for lines in record["gradients"].values())
+    assert all(list(shares) == ["bmru", "cmru", "published_bmru"] for shares in record["events"].values())
+    published = record["runs"]["copy_first_input"]["published_bmru"]
+    assert {rate: list(by) for rate, by in published.items()} == {"0.01": ["1"]}
+    assert published["0.01"]["1"]["runs"] == 3
     head, rows = study.rows(record)
     assert [row[0] for row in rows] == ["BMRU", "BMRU, annealed", "CMRU"]
     assert all(len(row) == len(head) for row in rows)
     for name in ("grid", "accuracy", "gradient"):
         assert (tmp_path / f"stability_{name}.svg").stat().st_size > 3000
+
+
+def test_events_are_counted_as_published() -> None:
+    """|W_c x + b_c| >= |W_b x + b_b|, in all frames but the first."""
+    section = PUBLISHED["published_bmru"].section(5, pool="last", skip=False)
+    trial = Trial(section, TASK, TrainingConfig(steps=1), init_scale=6.0)
+    weights = {name: value.numpy() for name, value in trial.build().state_dict().items()}
+    x = trial.load_task().test.x @ weights["projection.weight"].T + weights["projection.bias"]
+    c, beta = (
+        x @ weights[f"layers.0.unit.{name}.weight"].T + weights[f"layers.0.unit.{name}.bias"]
+        for name in ("candidate", "threshold")
+    )
+    counted = (np.abs(c) >= np.abs(beta))[:, 1:].mean()
+    assert counted > 0
+    assert Gradient(trial, 0.0).run()["events"] == counted
 
 
 def test_gradients_are_those_of_each_sequence_alone() -> None:

@@ -35,7 +35,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Corners(Analysis):
-    """All corners of the technology card; what was not characterised is named, not run."""
+    """All corners of the technology card; what was not characterised is named, not run.
+
+    Without `chips`, of the nominal circuit alone.
+    """
 
     name: ClassVar[str] = "corners"
     lot: Lot
@@ -83,14 +86,17 @@ class Corners(Analysis):
                     "supply": at.supply,
                     "celsius": at.celsius,
                     "nominal_accuracy": float(own[f"{self.name}_{at.key}_nominal"]["accuracy"][0]),
-                    **distribution(joined(chips, "accuracy"), self.yield_target),
+                    **(distribution(joined(chips, "accuracy"), self.yield_target) if chips else {}),
                 }
             )
+
         return {
             "yield_target": self.yield_target,
             "shifts_v": {name: {"n": shift.n, "p": shift.p} for name, shift in corners.items()},
             "conditions": rows,
-            "worst": min(rows, key=lambda row: (row["nominal_accuracy"], row["mean_accuracy"]), default=None),
+            "worst": min(
+                rows, key=lambda row: (row["nominal_accuracy"], row.get("mean_accuracy", 0.0)), default=None
+            ),
             "refused": [
                 {"corner": at.corner, "supply": at.supply, "celsius": at.celsius, "reason": reason}
                 for at, reason in self._conditions.items()
