@@ -45,7 +45,7 @@ T = TypeVar("T")
 class Facts(Strict):
     """What a design is, besides its stages. SI units."""
 
-    technology: str
+    technology: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]  # a name or a folder; one line
     unit: Name  # the recurrent unit, as in network.yaml
     boundary: Boundary  # full: input currents to logit currents; core: the recurrent layers alone
     pool: Pool

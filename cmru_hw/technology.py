@@ -503,6 +503,8 @@ def load_technology(name: str, beside: Path = Path()) -> Technology:
     """
     if "/" in name:
         folder = (beside / name).resolve()
+        if not (folder / "card.yaml").is_file():
+            raise ConfigError(f"technology: there is no card.yaml in {folder}")
     elif name in (cards := _cards()):
         folder = cards[name]
     else:

@@ -123,6 +123,10 @@ def _netlist_in_a_unit(content: Content) -> None:
     content["facts"]["unit"] = "cmru\nR1 0 vdd 1"
 
 
+def _netlist_in_a_technology(content: Content) -> None:
+    content["facts"]["technology"] = "./a\nR1 0 vdd 1"
+
+
 def _netlist_in_a_source(content: Content) -> None:
     stage(content, "layer0_latch")["candidate"] = "a 0\nR1 0 vdd 1"
 
@@ -166,7 +170,7 @@ def _states_not_latches(content: Content) -> None:
 YAML_DAMAGE: list[Callable[[Content], None]] = [
     _drop_facts, _drop_stages, _stages_none, _stages_text, _unknown_fact, _negative_supply,
     _unknown_technology, _unknown_output, _unknown_kind, _missing_kind, _unknown_field, _two_of_a_name,
-    _name_with_a_newline, _netlist_in_a_unit, _netlist_in_a_source,
+    _name_with_a_newline, _netlist_in_a_unit, _netlist_in_a_technology, _netlist_in_a_source,
     _wrong_order, _polarity, _diode_text, _diode_zero, _bias_units_zero, _capacitance_text, _inputs_one,
     _outputs_none, _states_not_latches,
 ]  # fmt: skip
