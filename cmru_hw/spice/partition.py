@@ -35,6 +35,8 @@ DRIVE_ERROR = 2e-5
 EVENT = 2e-2
 """V: a deck stops where a line between its stops would be this far from a gate that it repeats. Between them
 it chooses its steps, as the sources are smooth; stopping at all of their points took it 30 times as many."""
+EVENTS_APART = 1e-3
+"""Of a frame: events closer than this are one."""
 MIRROR_RELTOL = 2e-5
 """Of a deck of mirrors. Alone they would be simulated in few steps; at 1e-3 their gates were off by 3 mV on
 the way, which a cell, reading them in the middle of a frame, takes for 8 % of a current."""
@@ -242,18 +244,17 @@ def _drive(circuit: Circuit, part: Part, waves: Waves, starts: Array) -> None:
     The sources are functions of time, at whose corners ngspice does not stop. It does at the frames' ends,
     where everything is read, and at `EVENT`s, so that no passing pulse falls between two steps.
     """
-    nets = list(dict.fromkeys(load.net for load in part.taken))
-    found = [waves.wave(f"v({part.in_design(net)})") for net in nets]
-    stops = [starts]
-    for net, (time, volts) in zip(nets, found, strict=True):
+    apart = float(np.diff(starts).min()) * EVENTS_APART
+    events = np.array([])
+    for net in dict.fromkeys(load.net for load in part.taken):
+        time, volts = waves.wave(f"v({part.in_design(net)})")
         kept = thinned(time, volts[:, None], DRIVE_ERROR)
         points = ", ".join(f"{t!r}, {v!r}" for t, v in np.stack([time, volts], axis=-1)[kept].tolist())
         circuit.B(f"drive_{net}", net, circuit.gnd, v=f"pwl(time, {points})")
-    if found:
-        time = np.unique(np.concatenate([points for points, _ in found]))
-        values = np.stack([np.interp(time, *wave) for wave in found], axis=-1)
-        stops.append(time[thinned(time, values, EVENT)])
-    beat = [(float(at), 1e-3 * (k % 2)) for k, at in enumerate(np.unique(np.concatenate(stops)))]
+        own = kept[thinned(time[kept], volts[kept, None], EVENT)]
+        events = np.union1d(events, apart * np.round(time[own] / apart))
+    events = events[np.abs(events[:, None] - starts).min(axis=1) > apart / 2]
+    beat = [(float(at), 1e-3 * (k % 2)) for k, at in enumerate(np.union1d(starts, events))]
     circuit.PieceWiseLinearVoltageSource("beat", "beat", circuit.gnd, values=beat)
 
 
