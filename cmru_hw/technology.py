@@ -348,7 +348,8 @@ class Technology(Strict):
 
     def _library_at(self, corner: str) -> str:
         path = self._libraries()[corner]
-        return _library(path, self.name, self.foundry.libraries[path.name] if self.foundry else None)
+        written = path.stat().st_mtime_ns if path.is_file() else 0
+        return _library(path, written, self.name, self.foundry.libraries[path.name] if self.foundry else None)
 
     def _libraries(self) -> dict[str, Path]:
         """Where the model library of each corner is."""
@@ -361,8 +362,8 @@ def _sha256(text: str) -> str:
 
 
 @lru_cache(maxsize=32)
-def _library(path: Path, name: str, expected: str | None) -> str:
-    """The text of a library; of a foundry's, whose hash is `expected`."""
+def _library(path: Path, written: int, name: str, expected: str | None) -> str:
+    """The text of a library last `written` then (ns); of a foundry's, whose hash is `expected`."""
     cure = f"; `cmru-hw technology install {name}` gets it" if expected else ""
     try:
         text = path.read_text(encoding="utf-8")
