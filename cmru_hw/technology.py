@@ -348,8 +348,7 @@ class Technology(Strict):
 
     def _library_at(self, corner: str) -> str:
         path = self._libraries()[corner]
-        written = path.stat().st_mtime_ns if path.is_file() else 0
-        return _library(path, written, self.name, self.foundry.libraries[path.name] if self.foundry else None)
+        return _library(path, self.name, self.foundry.libraries[path.name] if self.foundry else None)
 
     def _libraries(self) -> dict[str, Path]:
         """Where the model library of each corner is."""
@@ -361,9 +360,13 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _library(path: Path, name: str, expected: str | None) -> str:
+    """The text of a library, read anew if it was written anew; of a foundry's, whose hash is `expected`."""
+    return _read_library(path, path.stat().st_mtime_ns if path.is_file() else 0, name, expected)
+
+
 @lru_cache(maxsize=32)
-def _library(path: Path, written: int, name: str, expected: str | None) -> str:
-    """The text of a library last `written` then (ns); of a foundry's, whose hash is `expected`."""
+def _read_library(path: Path, written: int, name: str, expected: str | None) -> str:
     cure = f"; `cmru-hw technology install {name}` gets it" if expected else ""
     try:
         text = path.read_text(encoding="utf-8")
