@@ -137,7 +137,7 @@ def many_chips(many: dict[str, Any]) -> str:
 def decks(found: dict[str, Any]) -> str:
     rows = [
         [
-            _TITLES[record["unit"]] + (f", {record['layers']} layers" if record["layers"] > 1 else ""),
+            SAME[record["unit"]] + (f", {record['layers']} layers" if record["layers"] > 1 else ""),
             str(row["cells"]),
             str(row["unit_transistors"]),
             f"{row['flat_s_a_frame']:.2f}",
@@ -148,7 +148,7 @@ def decks(found: dict[str, Any]) -> str:
             f"{row['flat_s_a_frame'] / row['behavioral_s_a_frame']:.1e}",
             f"{row['states_differ']} of {row['states']}",
         ]
-        for record in (found["spice"], found["spice_fq_bmru"], found["spice_two_layers"])
+        for record in measured_decks(found)
         for row in record["rows"]
     ]
     head = [
@@ -158,13 +158,15 @@ def decks(found: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-_TITLES = {"cmru": "CMRU, K = 2", "fq_bmru": "FQ-BMRU, 9T"}
+def measured_decks(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [found[name] for name in ("spice", "spice_fq_bmru", "spice_two_layers")]
 
 
 def races(found: dict[str, Any]) -> str:
     """Where the first state of a cell differed: how near its candidate came to a threshold."""
-    records = (found["spice"], found["spice_fq_bmru"], found["spice_two_layers"])
-    firsts = [one for record in records for row in record["rows"] for one in row["first_differences"]]
+    firsts = [
+        one for record in measured_decks(found) for row in record["rows"] for one in row["first_differences"]
+    ]
     if not firsts:
         return "No state differed."
     near = ", ".join(f"{1e12 * one['least_a']:.2g}" for one in firsts)
