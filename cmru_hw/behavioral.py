@@ -23,7 +23,7 @@ from cmru_hw.stimulus import Stimulus
 from cmru_hw.technology import Polarity
 from cmru_hw.variation import chip_count
 
-ROWS = 8192
+ROWS = 32768
 """Of a block, about: chips times inputs times frames. Many enough for NumPy, few enough for a cache."""
 
 
@@ -51,6 +51,10 @@ class BehavioralModel:
             self._technology = design.technology.with_capacitances(capacitance)
         self._capacitances = node_capacitances(design.signals, self._technology) if intrinsic else {}
         self._noise, self._seed = design.named(noise or {}), seed
+        self._gates: dict[str, set[Polarity]] = {}  # that are mirrored, by row
+        for stage in design.stages:
+            for name, polarity in stage.mirrors():
+                self._gates.setdefault(name, set()).add(polarity)
         given = shifts or {}
         self._chips = chip_count(design, given) or 1
         self._currents: dict[str, Any] = {
@@ -139,8 +143,8 @@ class BehavioralModel:
             if name in added:
                 whole.values[name] = np.maximum(whole.values[name] + block.gather(added[name]), 0.0)
             value = whole.values[name]
-            for polarity, drive in stage.drives(value, technology).items():
-                whole.drives[name, polarity] = drive
+            for polarity in self._gates.get(name, ()):
+                whole.drives[name, polarity] = stage.drive(value, polarity, technology)
             if self._intrinsic:
                 stage.fluctuate(whole, self._currents[name])
                 if name in design.facts.outputs:
@@ -336,8 +340,9 @@ class Block:
             yield self.first + k, int(count), self.frame(rows, k)
 
     def gather(self, ordered: Array) -> Array:
-        """Rows of an array [B, T, n] whose inputs are in the block's order."""
-        return np.concatenate([ordered[:count, self.first + k] for k, count in enumerate(self.counts)])
+        """Rows of an array [B, T, n] whose inputs are in the block's order; in memory, element by element."""
+        frames = [ordered[:count, self.first + k].T for k, count in enumerate(self.counts)]
+        return np.concatenate(frames, axis=1).T
 
 
 class _Padded:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from numba import vectorize
 from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import brentq
 
@@ -191,6 +192,19 @@ def calibration(technology: Technology) -> LatchCalibration:
     )  # fmt: skip
 
 
+@vectorize(["float64(float64, float64, float64, float64)"], cache=True)
+def _decided(candidate: float, gain: float, up: float, down: float) -> float:
+    """What a candidate asks for."""
+    c = candidate * gain
+    return 1.0 if c >= up else (-1.0 if c < down else 0.0)
+
+
+@vectorize(["float64(float64, float64, float64)"], cache=True)
+def _moved(state: float, decision: float, lowest: float) -> float:
+    """The state after a decision."""
+    return 1.0 if decision > 0.0 else (lowest if decision < 0.0 else state)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Latch(Memory, Decider):
     """A row of latches. Programmed currents in A, [size]; `initial_state` 0/1; `capacitance` on v0 in F.
@@ -342,13 +356,12 @@ class Latch(Memory, Decider):
     @staticmethod
     def decide(candidate: Array, currents: Mapping[str, Array]) -> Array:
         """What a candidate, [..., size] in A at its diode, asks for: 1 set, -1 reset, 0 hold."""
-        c = candidate * over_batch(currents["candidate"])
-        up, down = (over_batch(currents[key]) for key in ("up", "down"))
-        return np.where(c >= up, 1.0, np.where(c < down, -1.0, 0.0))
+        gain, up, down = (over_batch(currents[key]) for key in ("candidate", "up", "down"))
+        return np.asarray(_decided(candidate, gain, up, down))
 
     def step(self, state: Array, decision: Array) -> Array:
         """The states after a frame."""
-        return np.where(decision > 0, 1.0, np.where(decision < 0, self.lowest, state))
+        return np.asarray(_moved(state, decision, self.lowest))
 
     @staticmethod
     def output(bit: Array, currents: Mapping[str, Array]) -> Array:

@@ -24,7 +24,7 @@ import numpy as np
 
 from cmru_hw.primitives.branch_noise import Spectrum, reference_noise, shot
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
-from cmru_hw.primitives.node import mirrored, settle
+from cmru_hw.primitives.node import mirrored, settle, summed
 from cmru_hw.primitives.signal import (
     Frame,
     Load,
@@ -107,6 +107,13 @@ class Mirror(Signal):
     def taken(self) -> list[tuple[str, int]]:
         """Sources and the size that each must have."""
         return [(term.source, term.units.shape[1]) for term in self.terms]
+
+    def mirrors(self) -> Iterator[tuple[str, Polarity]]:
+        """Rows and polarities of the gates that its transistors are on."""
+        for term in self.terms:
+            for positive in (True, False):
+                if (term.units > 0 if positive else term.units < 0).any():
+                    yield term.source, self.transistor_polarity(positive)
 
     def loads(self, signals: Mapping[str, Signal], technology: Technology) -> Iterator[Load]:
         """A column of each matrix on each element of its source, and of each polarity."""
@@ -191,12 +198,12 @@ class Mirror(Signal):
         sums = {}
         for positive in (True, False):
             polarity = self.transistor_polarity(positive)
-            total = over_batch(currents["bias", positive])
-            for term in self.terms:
-                if (term.source, positive) in currents:
-                    gains = np.swapaxes(currents[term.source, positive], -1, -2)
-                    total = total + drives[term.source, polarity] @ gains
-            sums[positive] = total
+            terms = [
+                (drives[term.source, polarity], currents[term.source, positive])
+                for term in self.terms
+                if (term.source, positive) in currents
+            ]
+            sums[positive] = summed(currents["bias", positive], terms)
         return sums
 
     def noise_sources(

@@ -111,14 +111,12 @@ class Signal(ABC):
             gain = gain / self._strength("copy_diode", self.other, shifts, technology)
         return gain
 
-    def drives(self, value: Array, technology: Technology) -> dict[Polarity, Array]:
-        """Currents (A) that as many transistors as the diode has, on this signal's gates, would carry
-        where their output curve is 1; by polarity.
+    def drive(self, value: Array, polarity: Polarity, technology: Technology) -> Array:
+        """Current (A) that as many transistors as the diode has, on this signal's gates of a polarity, would
+        carry where their output curve is 1.
         """
-        found = {self.polarity: mirrored(technology, self.polarity, value, self.diode_units)}
-        if self.copied.any():
-            found[self.other] = copied(technology, self.polarity, value, self.diode_units)
-        return found
+        carried = mirrored if polarity == self.polarity else copied
+        return carried(technology, self.polarity, value, self.diode_units)
 
     def fluctuate(self, frame: Frame, currents: Any) -> None:
         """Fill in the noise of its diodes and copies, of a frame that the stage has been taken through."""
@@ -200,6 +198,10 @@ class Signal(ABC):
     def taken(self) -> list[tuple[str, int]]:
         """Stages it takes from and the size that each must have."""
         return []
+
+    def mirrors(self) -> Iterator[tuple[str, Polarity]]:
+        """Rows and polarities of the gates whose currents it multiplies, as `Frame.drives` has them."""
+        return iter(())
 
     def loads(self, signals: Mapping[str, Signal], technology: Technology) -> Iterator[Load]:
         """Gates that it puts on the nets of rows of currents before it."""
