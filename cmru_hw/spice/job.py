@@ -294,9 +294,11 @@ LADDER = (
 
 
 _COMMANDS = re.compile(
-    r"^\s*(?:\*\s*ng_script|\*#|\.control|\.endc|\.exec|\.pre_|pre_|shell\b|\.?codemodel\b|\.?osdi\b|\.hdl)"
-    r"|\b(?:process_file|input_file|state_file|d_process|filesource)\b|\bfile\s*=",
+    r"^\s*(?:\*\s*ng_script|\*#|\.control|\.endc|\.exec|\.pre_|pre_|shell\b|\.?codemodel\b|\.?osdi\b|\.hdl)",
     re.IGNORECASE,
+)
+_FILES = re.compile(
+    r"\b(?:process_file|input_file|state_file|d_process|filesource)\b|\bfile\s*=", re.IGNORECASE
 )
 _RUNNERS_OWN = re.compile(
     r"^\s*\.(?:tran|dc|op|ac|noise|tf|sens|pz|disto|pss|four\w*|save|probe|print|plot|temp|end)\b",
@@ -316,8 +318,9 @@ def refuse_commands(text: str, where: str, files: frozenset[str], *, allow_optio
     if "\0" in text:
         raise ConfigError(f"{where}: holds a NUL byte")
     for number, line in enumerate(text.splitlines(), start=1):
-        here = f"{where}, line {number}"
-        if _COMMANDS.search(line):
+        here, lowered = f"{where}, line {number}", line.lower()
+        names_files = ("file" in lowered or "d_process" in lowered) and _FILES.search(line)
+        if names_files or _COMMANDS.match(line):
             raise ConfigError(f"{here}: runs a command or reads a file, refused: {line.strip()[:80]}")
         if _RUNNERS_OWN.match(line) or (not allow_options and _OPTIONS.match(line)):
             raise ConfigError(f"{here}: the runner writes this card, take it out: {line.strip()[:80]}")

@@ -200,6 +200,10 @@ def run(job: Job, *, keep: Path | None = None) -> RawData:
     return _run(job, find_ngspice()[0], keep, _Processes())
 
 
+def _made(make: Callable[[], Job], program: Path, keep: Path | None, processes: _Processes) -> RawData:
+    return _run(make(), program, keep, processes)
+
+
 def _run(job: Job, program: Path, keep: Path | None, processes: _Processes) -> RawData:
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
@@ -274,8 +278,9 @@ def _write_files(job: Job, folder: Path) -> None:
         (folder / name).write_text(text, "latin-1" if isinstance(source, Path) else "utf-8")
 
 
-Steps = Generator[Sequence[Job], list[RawData], T]
-"""A task of several runs: yields jobs that may run at once, is sent their results, returns what it made."""
+Steps = Generator[Sequence[Callable[[], Job]], list[RawData], T]
+"""A task of several runs: yields what makes jobs that may run at once, is sent their results, returns what it
+made. Jobs are made beside those that run."""
 
 
 def drive(
@@ -295,15 +300,15 @@ def drive(
     processes = _Processes()
     waiting = enumerate(tasks)
     begun: dict[int, _Begun[T]] = {}
-    ready: deque[tuple[int, int, Job]] = deque()  # task, which of its jobs, the job
+    ready: deque[tuple[int, int, Callable[[], Job]]] = deque()  # task, which of its jobs, what makes it
     running: dict[Future[RawData], tuple[int, int]] = {}
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ngspice")
     try:
         while True:
             while len(running) < workers:
                 if ready:
-                    index, k, job = ready.popleft()
-                    running[pool.submit(_run, job, program, keep, processes)] = index, k
+                    index, k, make = ready.popleft()
+                    running[pool.submit(_made, make, program, keep, processes)] = index, k
                 elif (entry := next(waiting, None)) is not None:
                     index, begun[entry[0]] = entry[0], _Begun(entry[1])
                     yield from _go_on(index, begun, ready)
@@ -339,7 +344,7 @@ class _Begun(Generic[T]):
 
 
 def _go_on(
-    index: int, begun: dict[int, _Begun[T]], ready: deque[tuple[int, int, Job]]
+    index: int, begun: dict[int, _Begun[T]], ready: deque[tuple[int, int, Callable[[], Job]]]
 ) -> list[tuple[int, T]]:
     """If all that a task waits for is there, ask it for its next jobs; it, with what it made, if it ended."""
     task = begun[index]
@@ -352,7 +357,7 @@ def _go_on(
         del begun[index]
         return [(index, end.value)]
     task.jobs, task.results = len(jobs), {}
-    ready.extend((index, k, job) for k, job in enumerate(jobs))
+    ready.extend((index, k, make) for k, make in enumerate(jobs))
     return []
 
 
@@ -366,7 +371,7 @@ def imap(
     """Run jobs as `drive` does tasks; `progress` is called with the number of results so far."""
 
     def alone(job: Job) -> Steps[RawData]:
-        (data,) = yield [job]
+        (data,) = yield [lambda: job]
         return data
 
     for done, entry in enumerate(drive(map(alone, jobs), workers, keep=keep), start=1):

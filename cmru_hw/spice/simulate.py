@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,12 @@ def job(
 ) -> Job:
     """The deck of one input, over its valid frames. Default tolerances: those of a first run."""
     currents, starts = _driven(design, stimulus, index)
+    asked = _asked(design, index, starts, tolerances)
+    return replace(asked, netlist=str(build(design, currents, starts, shifts, noise)))
+
+
+def _asked(design: Design, index: int, starts: Array, tolerances: Tolerances | None) -> Job:
+    """The deck of an input, but for the netlist."""
     frames = len(starts) - 1
     read = dict.fromkeys([*design.facts.outputs, *_candidate_rows(design)])
     saved = [name for row in read for name in ammeters(design.signals[row])]
@@ -76,7 +82,7 @@ def job(
         longest = min(longest, LONGEST_STEP)
     return Job(
         title=f"input {index}, {frames} frames",
-        netlist=str(build(design, currents, starts, shifts, noise)),
+        netlist="",
         analysis=Transient(stop=float(starts[-1]), max_step=longest, print_step=frame / 50),
         save=tuple(dict.fromkeys(saved)),
         tolerances=tolerances or FAST,
@@ -203,13 +209,14 @@ class _Work:
 
     def steps(self, one: _One) -> Steps[Run]:
         """Its decks, and what they tell."""
-        flat = job(self.design, self.stimulus, one.index, one.shifts, one.tolerances, self.noise)
         data: RawData | Waves
         if one.parted:
-            driven = _driven(self.design, self.stimulus, one.index)
-            data = yield from run_parts(self.design, flat, *driven, one.shifts or {})
+            currents, starts = _driven(self.design, self.stimulus, one.index)
+            whole = _asked(self.design, one.index, starts, one.tolerances)
+            data = yield from run_parts(self.design, whole, currents, starts, one.shifts or {})
         else:
-            (data,) = yield [flat]
+            given = one.index, one.shifts, one.tolerances, self.noise
+            (data,) = yield [partial(job, self.design, self.stimulus, *given)]
         return read_run(self.design, self.stimulus, one.index, data)
 
     def run(self, one: _One) -> Arrays:
