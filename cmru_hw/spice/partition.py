@@ -37,15 +37,15 @@ EVENT, MIRROR_EVENT = 2e-2, 0.3
 repeats. Between them it chooses its steps, as the sources are smooth; stopping at all of their points took it
 30 times as many. A pulse of little more than one current sets a cell; of mirrors only edges count."""
 MIRROR_STEPS = 50
-"""Of a deck of mirrors in a frame, at least. With fewer and an event at 20 mV, gates were off by 6 mV at a
-frame's end in as many steps altogether."""
+"""Of a deck of mirrors that repeats gates, in a frame, at least. With fewer and an event at 20 mV, gates were
+off by 6 mV at a frame's end in as many steps altogether."""
 EVENTS_APART = 1e-3
 """Of a frame: events closer than this are one."""
 MIRROR_RELTOL = 2e-5
 """Of a deck of mirrors. Alone they would be simulated in few steps; at 1e-3 their gates were off by 3 mV on
 the way, which a cell, reading them in the middle of a frame, takes for 8 % of a current."""
 LARGEST_ROW = 300
-"""Transistors of a row of mirrors in one deck; a larger row runs in as many as it takes, side by side."""
+"""Transistors of rows of mirrors in one deck; what has more runs in as many as it takes, side by side."""
 SOURCE_ABSTOL = 1e-15
 """A, for each clocked cell of a deck. abstol bounds the current of every source too; on a clock net it is all
 charge, and at 1e-16 A some decks did not converge (`timestep too small`). No source holds charge, and signals
@@ -130,22 +130,40 @@ def _cell(design: Design, stages: Sequence[Stage], j: int) -> Part:
 
 
 def _rows(design: Design, stages: Iterable[Stage]) -> Iterator[list[Part]]:
-    """Rows of mirrors as levels: those of many transistors in pieces, the others between them together."""
+    """Rows of mirrors as levels: those of many transistors in pieces, the others between them together, or,
+    where they are many together, a row each.
+    """
     for wide, group in groupby(stages, lambda stage: _pieces(stage, design) > 1):
-        if not wide:
-            yield [Part(tuple(group), design.signals, design.technology, {})]
-            continue
-        for stage in group:
-            bounds = np.linspace(0, stage.size, _pieces(stage, design) + 1).round().astype(int).tolist()
-            yield [_piece(design, stage, first, last) for first, last in pairwise(bounds)]
+        rows = tuple(group)
+        if wide:
+            for stage in rows:
+                bounds = np.linspace(0, stage.size, _pieces(stage, design) + 1).round().astype(int).tolist()
+                yield [_piece(design, stage, first, last) for first, last in pairwise(bounds)]
+        elif sum(_transistors(stage, design) for stage in rows) <= LARGEST_ROW:
+            yield [Part(rows, design.signals, design.technology, {})]
+        else:
+            for level in _by_depth(rows):
+                yield [Part((stage,), design.signals, design.technology, {}) for stage in level]
+
+
+def _by_depth(stages: Iterable[Stage]) -> list[list[Stage]]:
+    """Stages in levels, each after those that it takes from."""
+    depth: dict[str, int] = {}
+    levels: dict[int, list[Stage]] = {}
+    for stage in stages:
+        depth[stage.name] = 1 + max((depth.get(name, 0) for name, _ in stage.taken()), default=0)
+        levels.setdefault(depth[stage.name], []).append(stage)
+    return list(levels.values())
+
+
+def _transistors(stage: Stage, design: Design) -> int:
+    arrays = stage.devices(design.technology).values()
+    return sum(int(np.count_nonzero(array.units)) for array in arrays)
 
 
 def _pieces(stage: Stage, design: Design) -> int:
     """Into how many decks a row goes; inputs stay whole, beside the currents that drive them."""
-    if not isinstance(stage, Mirror):
-        return 1
-    arrays = stage.devices(design.technology).values()
-    count = sum(int(np.count_nonzero(array.units)) for array in arrays)
+    count = _transistors(stage, design) if isinstance(stage, Mirror) else 0
     return 1 if count <= LARGEST_ROW else min(stage.size, 2 * -(-count // (2 * LARGEST_ROW)))
 
 
@@ -235,10 +253,11 @@ def _job(
     _drive(circuit, part, waves, starts)
     _load(circuit, part, given)
     tolerances, analysis = replace(flat.tolerances, abstol=SOURCE_ABSTOL), flat.analysis
-    if not part.decides and isinstance(analysis, Transient):
+    if not part.decides:
         tolerances = replace(tolerances, reltol=MIRROR_RELTOL)
-        step = float(np.diff(starts).min()) / MIRROR_STEPS
-        analysis = replace(analysis, max_step=min(step, analysis.max_step or step))
+        if isinstance(analysis, Transient) and any(part.taken):
+            step = float(np.diff(starts).min()) / MIRROR_STEPS
+            analysis = replace(analysis, max_step=min(step, analysis.max_step or step))
     return replace(
         flat, title=f"{flat.title}: {names}", netlist=str(circuit), analysis=analysis, save=tuple(save),
         initial=initial_voltages(part), files=includes(part), tolerances=tolerances,
