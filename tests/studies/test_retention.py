@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from cmru_hw.config import packaged
 from cmru_hw.errors import ConfigError
 from cmru_hw.farm import Farm
+from cmru_hw.nn.network import load_network
 from cmru_hw.studies.catalogue import STUDIES, find_study
 from cmru_hw.studies.retention import Retention, margins
 from cmru_hw.studies.streaming import PIECE, Endurance, copy_first_input, copy_first_pieces
@@ -115,3 +117,17 @@ def test_forms_are_made_of_trials_that_can_be_built(name: str) -> None:
         trials = find_study(name, quick).trials()
         assert len({str(trial.plain()) for trial in trials.values()}) == len(trials)
     assert next(iter(trials.values())).build().num_parameters() > 100
+
+
+def test_the_shipped_firm_network_holds_what_came_first_far_beyond_its_training() -> None:
+    """10 000 frames, 150 of which it was trained on; levels and margins are why."""
+    network = load_network(packaged("models", "copy_first_firm_cmru"))
+    task = CopyFirstInput(name="copy_first_input", length=150, classes=8)
+    y = np.random.default_rng(6).integers(8, size=64)
+    states: list[torch.Tensor] | None = None
+    with torch.no_grad():
+        for piece in copy_first_pieces(task, y, 10_000, seed=0):
+            logits, states = network.resume(torch.from_numpy(piece), states)
+    assert np.array_equal(logits.argmax(1).numpy(), y)
+    up, down = margins(network, task.noise_std)
+    assert torch.minimum(up, down).min() > 4.5
