@@ -21,7 +21,12 @@ from cmru_hw.report.plots import BEHAVIORAL, INK, SPICE, styled, svg
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = 1000  # as `many_chips.py` reckons
-SAME = {"fq_bmru": "FQ-BMRU, 9T", "cmru": "CMRU, K = 2"}
+SAME = {
+    "fq_bmru": "FQ-BMRU, 9T",
+    "cmru": "CMRU, K = 2",
+    "sky130_fq_bmru": "FQ-BMRU, 9T, sky130",
+    "sky130_cmru": "CMRU, K = 2, sky130",
+}
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -241,8 +241,10 @@ def _on_processes(function: Function[C, J], context: C, jobs: Mapping[str, J], p
 
     left, losses = dict(jobs), 0
     with tempfile.TemporaryDirectory(prefix="cmru-hw-") as folder, warnings.catch_warnings():
-        # One that was idle may end just as there are jobs again; another takes its place.
-        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+        # One that was idle may end just as there are jobs again, and one that grew is restarted between jobs;
+        # another takes its place.
+        for what in ("stopped", "was restarted"):
+            warnings.filterwarnings("ignore", f"A worker {what} while some jobs were given", UserWarning)
         shared = Path(folder, "context")
         shared.write_bytes(pickle.dumps(context))
         while left:
