@@ -60,7 +60,7 @@ def _common(
 def main() -> None:
     """Entry point: one line on standard error for whatever went wrong, and the exit code."""
     logging.basicConfig(format="cmru-hw: %(levelname)s: %(message)s", level=logging.WARNING)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _stop)
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer turns Ctrl-C into this
@@ -74,6 +74,14 @@ def main() -> None:
     except OSError as error:
         code = _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(*_: object) -> None:
+    """What Ctrl-C does, also where it is ignored, as a shell has it for what runs in the background."""
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.raise_signal(signal.SIGINT)
+    else:
+        raise KeyboardInterrupt
 
 
 def _complain(message: str, code: int) -> int:

@@ -346,8 +346,13 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_stops_every_simulator(design: Path, tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("how", "background"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
+def test_an_interrupt_stops_every_simulator(
+    design: Path, tmp_path: Path, how: signal.Signals, background: bool
+) -> None:
+    """A shell that is not interactive has its background processes ignore Ctrl-C, not SIGTERM."""
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(0, 1, (6, 200, 13)))
     program = Path(sys.executable).with_name("cmru-hw")
     arguments = [
@@ -362,10 +367,12 @@ def test_an_interrupt_stops_every_simulator(design: Path, tmp_path: Path, how: s
         "-o",
         "out.npz",
     ]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if background else signal.default_int_handler)
     process = subprocess.Popen(
         [str(program), *map(str, arguments)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"TMPDIR": str(tmp_path)}, text=True,
     )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 40
         while not (simulators := children(process.pid)) and time.monotonic() < deadline:
