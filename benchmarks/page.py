@@ -250,7 +250,7 @@ The clockless FQ-BMRU's `dynamic` differences are hazards: what a latch caught w
 `benchmarks/monte_carlo.py`: {carlo["chips"]} chips of a 13-4-4-2 FQ-BMRU network, {carlo["inputs"]} inputs, {carlo["frames"]} frames.
 
 {chips(found)}
-The same equations are mirrors with their output curves, nodes where they settle, and calibrated latches, vmapped, jitted and in float32 in JAX; all ways give the same decisions. The kernels find a node's voltage with one step of Newton's method from a table over its two sums; JAX with that table is {carlo["faster_than_jax"]:.1f} times slower, with six steps from a formula {carlo["faster_than_jax_newton"]:.1f} times, NumPy {carlo["faster_than_numpy"]:.0f} times. The equations take {carlo["slower_than_plain_jax"]:.0f} times as long as relu(W x + b) and two thresholds: that is what the agreement above costs. Peak memory, of the process and its workers, was {carlo["peak_mb"]["100"]:.0f} MB with 100 chips and {carlo["peak_mb"]["1000"]:.0f} MB with 1000.
+The same equations are mirrors with their output curves, nodes where they settle, and calibrated latches, vmapped, jitted and in float32 in JAX; all ways give the same decisions. The kernels find a node's voltage with one step of Newton's method from a table over its two sums; JAX with that table is {carlo["faster_than_jax"]:.1f} times slower, with six steps from a formula {carlo["faster_than_jax_newton"]:.1f} times, NumPy {carlo["faster_than_numpy"]:.0f} times. The equations take {carlo["slower_than_plain_jax"]:.0f} times as long as relu(W x + b) and two thresholds: that is what the agreement above costs. Peak memory, of the process and its workers, was {carlo["peak_mb"]["100"]:.0f} MB with 100 chips and {carlo["peak_mb"][str(carlo["chips"])]:.0f} MB with {carlo["chips"]}.
 
 ## Many chips, many machines
 
@@ -266,7 +266,7 @@ Every sweep's jobs run on processes of one machine, or, with `--scheduler tcp://
 `benchmarks/spice.py`: networks with random weights, the whole design in one deck and part by part, {found["spice"]["frames"]} frames of the CMRU, {found["spice_fq_bmru"]["frames"]} and {found["spice_two_layers"]["frames"]} of the FQ-BMRU; seconds of the processor, and by the clock on all cores.
 
 {decks(found)}
-{races(found)} In a clocked cell most of ngspice's steps are at the edges of its own clock, which parts do not save. Two workers take eight inputs of four cells {found["spice_fq_bmru"]["two_workers"]["ratio"]:.2f} times as fast as one (CMRU: {found["spice"]["two_workers"]["ratio"]:.2f}).
+{found["spice_fq_bmru"].get("note", "")} {races(found)} In a clocked cell most of ngspice's steps are at the edges of its own clock, which parts do not save. Two workers take eight inputs of four cells {found["spice_fq_bmru"]["two_workers"]["ratio"]:.2f} times as fast as one (CMRU: {found["spice"]["two_workers"]["ratio"]:.2f}).
 
 A frame of the behavioural model is one of a chip and an input among many, on one thread.
 """

@@ -395,7 +395,10 @@ def test_ctrl_c_kills_the_simulators(call, fake, tmp_path):
         "    print('interrupted')\n"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    # A shell has what it runs in the background ignore Ctrl-C, and children of that, too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     wanted = 2 if "many" in call else 1
     deadline = time.monotonic() + 15
     while len(pids := list(tmp_path.glob("*.pid"))) < wanted and time.monotonic() < deadline:
