@@ -96,7 +96,7 @@ def forward(
 
 def looked_up(xp: Any, known: node.Tables, current: Any, units: int, table: Any) -> Any:
     scaled = xp.maximum(current / units, known.least)
-    at = (xp.log2(scaled) - node.FIRST) * node.STEPS
+    at = (xp.log2(scaled) - node.FIRST) * (1 << node.BITS)
     i = at.astype("int32")
     table = xp.asarray(table)
     low = xp.take(table, i)

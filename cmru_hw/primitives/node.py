@@ -6,8 +6,8 @@ are 1 a node carries relu(sum+ - sum-); as they are, it settles at the V of its 
     sum+ f(V_DD - V) - sum- f(V) = I_diode(V),       I_diode(V) = I_gate(V) f(V)
 
 All of it per unit transistor and of one variable, a current or V, is tabulated: over currents in `OCTAVES` of
-`STEPS` equal parts, which a float's exponent and leading bits number, so that neither logarithms nor
-exponentials are left.
+2^`BITS` equal parts, which a float's exponent and leading bits number, so that neither logarithms nor
+exponentials are left. Where V matters, a step of Newton's method begins with V from a table of both sums.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from cmru_hw.technology import Polarity, Technology
 
 FIRST, OCTAVES = -64, 44  # from 5.4e-20 A to 9.5e-7 A
 BITS = 6
-STEPS = 1 << BITS
 _SHIFT = 52 - BITS
 _BELOW = (1023 + FIRST) << BITS
 _REST = (1 << _SHIFT) - 1

@@ -105,13 +105,12 @@ class Part:
 
 def parts(design: Design) -> list[list[Part]]:
     """The parts of a design, in levels: those of one level need nothing of each other."""
-    depth: dict[str, int] = {}
-    levels: dict[int, list[Stage]] = {}
-    for stage in design.stages:
+
+    def depth(stage: Stage, least: int) -> int:
         # Mirrors have even depths and decisions odd ones, each after what it takes from.
-        least = max((depth[name] for name, _ in stage.taken()), default=0)
-        depth[stage.name] = least + (least % 2 != isinstance(stage, Decider | Memory))
-        levels.setdefault(depth[stage.name], []).append(stage)
+        return least + (least % 2 != isinstance(stage, Decider | Memory))
+
+    levels = _levels(design.stages, depth)
     found = []
     for level, stages in sorted(levels.items()):
         if level % 2:
@@ -142,18 +141,20 @@ def _rows(design: Design, stages: Iterable[Stage]) -> Iterator[list[Part]]:
         elif sum(_transistors(stage, design) for stage in rows) <= LARGEST_ROW:
             yield [Part(rows, design.signals, design.technology, {})]
         else:
-            for level in _by_depth(rows):
+            for _, level in sorted(_levels(rows, lambda _, least: least + 1).items()):
                 yield [Part((stage,), design.signals, design.technology, {}) for stage in level]
 
 
-def _by_depth(stages: Iterable[Stage]) -> list[list[Stage]]:
-    """Stages in levels, each after those that it takes from."""
-    depth: dict[str, int] = {}
+def _levels(stages: Sequence[Stage], depth: Callable[[Stage, int], int]) -> dict[int, list[Stage]]:
+    """Stages by depth, which follows from a stage and the deepest of these stages that it takes from."""
+    depths: dict[str, int] = {}
     levels: dict[int, list[Stage]] = {}
+    inside = {stage.name for stage in stages}
     for stage in stages:
-        depth[stage.name] = 1 + max((depth.get(name, 0) for name, _ in stage.taken()), default=0)
-        levels.setdefault(depth[stage.name], []).append(stage)
-    return list(levels.values())
+        least = max((depths[name] for name, _ in stage.taken() if name in inside), default=0)
+        depths[stage.name] = depth(stage, least)
+        levels.setdefault(depths[stage.name], []).append(stage)
+    return levels
 
 
 def _transistors(stage: Stage, design: Design) -> int:
