@@ -27,6 +27,7 @@ from cmru_hw.spice.netlist import (
     assemble,
     clock_drives,
     clock_phases,
+    corners,
     includes,
     initial_voltages,
     rails,
@@ -178,11 +179,14 @@ class Bench(ABC, Generic[R]):
 
     def circuit(self) -> Circuit:
         """The deck's circuit: stages, sources and clock as in a design."""
-        currents = {
+        return assemble(self, self.title, self._currents, self.starts, self.shifts, {})
+
+    @property
+    def _currents(self) -> dict[str, list[Array]]:
+        return {
             name: [waveform(column, self.starts[:-1], RAMP) for column in values.T]
             for name, values in self.driven.items()
         }
-        return assemble(self, self.title, currents, self.starts, self.shifts, {})
 
     def job(self) -> Job:
         """The bench as one run."""
@@ -195,6 +199,7 @@ class Bench(ABC, Generic[R]):
                 max_step=min(self.period / self.steps_a_frame, LONGEST_STEP),
                 print_step=self.period / 50,
                 uic=self.power_up,
+                corners=tuple(corners(self, self._currents, self.starts).tolist()),
             ),
             save=tuple(dict.fromkeys([*kept, *supplies(self), *clock_drives(self)])),
             tolerances=self.tolerances,

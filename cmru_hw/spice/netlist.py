@@ -111,6 +111,14 @@ def assemble(
     return circuit
 
 
+def corners(staged: Staged, currents: Mapping[str, Sequence[Array]], starts: Array) -> Array:
+    """Times (s) at which the sources of `assemble` turn."""
+    points = [one for stage in staged.stages if isinstance(stage, Input) for one in currents[stage.name]]
+    volts = staged.technology.supply
+    points += [staged.clocks[clock].waveform(phase, starts, volts) for clock, phase in clock_phases(staged)]
+    return np.unique(np.concatenate([starts[:1], *(one[:, 0] for one in points)]))
+
+
 def _at_corner(staged: Staged, shifts: Shifts) -> Shifts:
     """Shifts of one chip with those of the process corner, of every transistor."""
     technology = staged.technology

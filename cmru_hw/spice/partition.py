@@ -26,7 +26,7 @@ from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.primitives.mirror import Mirror
 from cmru_hw.primitives.signal import Decider, Load, Memory, copy_gate, gate, source_net
 from cmru_hw.spice.job import Job, Transient
-from cmru_hw.spice.netlist import assemble, clock_drives, includes, initial_voltages, supplies
+from cmru_hw.spice.netlist import assemble, clock_drives, corners, includes, initial_voltages, supplies
 from cmru_hw.spice.rawfile import RawData
 from cmru_hw.technology import Polarity, Technology
 
@@ -41,6 +41,7 @@ MIRROR_STEPS = 50
 off by 6 mV at a frame's end in as many steps altogether."""
 EVENTS_APART = 1e-3
 """Of a frame: events closer than this are one."""
+GOLDEN = (5**0.5 - 1) / 2
 MIRROR_RELTOL = 2e-5
 """Of a deck of mirrors. Alone they would be simulated in few steps; at 1e-3 their gates were off by 3 mV on
 the way, which a cell, reading them in the middle of a frame, takes for 8 % of a current."""
@@ -251,25 +252,30 @@ def _job(
     }
     names = ", ".join(stage.name for stage in part.stages) + (f" from {first}" if part.cut else "")
     circuit = assemble(part, names, currents, starts, drawn, {})
-    _drive(circuit, part, waves, starts)
+    turns = corners(part, currents, starts)
+    beat = _drive(circuit, part, waves, starts, turns)
     _load(circuit, part, given)
     tolerances, analysis = replace(flat.tolerances, abstol=SOURCE_ABSTOL), flat.analysis
-    if not part.decides:
-        tolerances = replace(tolerances, reltol=MIRROR_RELTOL)
-        if isinstance(analysis, Transient) and any(part.taken):
+    if isinstance(analysis, Transient):
+        analysis = replace(analysis, corners=tuple(np.union1d(turns, beat).tolist()))
+        if not part.decides and any(part.taken):
             step = float(np.diff(starts).min()) / MIRROR_STEPS
             analysis = replace(analysis, max_step=min(step, analysis.max_step or step))
+    if not part.decides:
+        tolerances = replace(tolerances, reltol=MIRROR_RELTOL)
     return replace(
         flat, title=f"{flat.title}: {names}", netlist=str(circuit), analysis=analysis, save=tuple(save),
         initial=initial_voltages(part), files=includes(part), tolerances=tolerances,
     )  # fmt: skip
 
 
-def _drive(circuit: Circuit, part: Part, waves: Waves, starts: Array) -> None:
+def _drive(circuit: Circuit, part: Part, waves: Waves, starts: Array, turns: Array) -> Array:
     """Sources that repeat the gates which the part takes, and one that makes ngspice stop at their events.
 
     The sources are functions of time, at whose corners ngspice does not stop. It does at the frames' ends,
-    where everything is read, and at `EVENT`s, so that no passing pulse falls between two steps.
+    where everything is read, and at `EVENT`s, so that no passing pulse falls between two steps; not at those
+    close to where another source turns, as it stops there, and near is not the same (`Transient`). Returns
+    the times of the stops.
     """
     apart = float(np.diff(starts).min()) * EVENTS_APART
     events = np.array([])
@@ -279,10 +285,25 @@ def _drive(circuit: Circuit, part: Part, waves: Waves, starts: Array) -> None:
         points = ", ".join(f"{t:.12g}, {v:.8g}" for t, v in np.stack([time, volts], axis=-1)[kept].tolist())
         circuit.B(f"drive_{net}", net, circuit.gnd, v=f"pwl(time, {points})")
         own = kept[thinned(time[kept], volts[kept, None], EVENT if part.decides else MIRROR_EVENT)]
-        events = np.union1d(events, apart * np.round(time[own] / apart))
-    events = events[np.abs(events[:, None] - starts).min(axis=1) > apart / 2]
-    beat = [(float(at), 1e-3 * (k % 2)) for k, at in enumerate(np.union1d(starts, events))]
-    circuit.PieceWiseLinearVoltageSource("beat", "beat", circuit.gnd, values=beat)
+        events = np.union1d(events, time[own])
+    beats = np.union1d(starts, _sparse(events, np.union1d(starts, turns), apart))
+    values = [(float(at), 1e-3 * (k % 2)) for k, at in enumerate(beats)]
+    circuit.PieceWiseLinearVoltageSource("beat", "beat", circuit.gnd, values=values)
+    return beats
+
+
+def _sparse(times: Array, stops: Array, apart: float) -> Array:
+    """Those of sorted `times` that lie `apart` from all stops and from the last one kept.
+
+    Each a part of `apart` later, by multiples of the golden ratio: the deck that they come from chose its
+    steps as the next one will, which must not come upon them by itself (`job.UNEVEN`).
+    """
+    after = np.searchsorted(stops, times).clip(1, len(stops) - 1)
+    kept: list[float] = []
+    for time in times[np.minimum(np.abs(stops[after] - times), np.abs(times - stops[after - 1])) >= apart]:
+        if not kept or time - kept[-1] >= apart:
+            kept.append(time)
+    return np.array(kept) + apart / 2 * (GOLDEN * np.arange(len(kept)) % 1)
 
 
 def _load(circuit: Circuit, part: Part, given: Mapping[str, Counter[Polarity]]) -> None:

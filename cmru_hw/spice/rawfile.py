@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cmru_hw.errors import SimulationError
-from cmru_hw.spice.job import Job, OperatingPoint
+from cmru_hw.spice.job import Job, OperatingPoint, Transient
 
 Floats = NDArray[np.float64]
 
@@ -133,6 +133,8 @@ def read_raw(path: Path, job: Job) -> tuple[Floats, dict[str, Floats]]:
         columns.update(zip(more, totals.T.copy(), strict=True))
     if not job.analysis.reached(float(abscissa[-1])):
         raise Incomplete(f"the analysis stopped at {abscissa[-1]:g}, before its end")
+    if isinstance(job.analysis, Transient) and (corner := job.analysis.missed(abscissa)) is not None:
+        raise Incomplete(f"no time point at {corner:.9g} s, where a source turns", retry=False)
     for name, column in {"abscissa": abscissa, **columns}.items():
         if not np.isfinite(column).all():
             raise Incomplete(f"{name} is not finite at point {int(np.argmin(np.isfinite(column)))}")

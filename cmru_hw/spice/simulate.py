@@ -22,6 +22,7 @@ from cmru_hw.spice.netlist import (
     ammeters,
     build,
     clock_drives,
+    corners,
     includes,
     initial_voltages,
     supplies,
@@ -63,12 +64,14 @@ def job(
 ) -> Job:
     """The deck of one input, over its valid frames. Default tolerances: those of a first run."""
     currents, starts = _driven(design, stimulus, index)
-    asked = _asked(design, index, starts, tolerances)
+    asked = _asked(design, index, starts, tolerances, corners(design, currents, starts))
     return replace(asked, netlist=str(build(design, currents, starts, shifts, noise)))
 
 
-def _asked(design: Design, index: int, starts: Array, tolerances: Tolerances | None) -> Job:
-    """The deck of an input, but for the netlist."""
+def _asked(
+    design: Design, index: int, starts: Array, tolerances: Tolerances | None, turns: Array | None = None
+) -> Job:
+    """The deck of an input, but for the netlist; `turns` are the corners of its sources."""
     frames = len(starts) - 1
     read = dict.fromkeys([*design.facts.outputs, *_candidate_rows(design)])
     saved = [name for row in read for name in ammeters(design.signals[row])]
@@ -83,7 +86,12 @@ def _asked(design: Design, index: int, starts: Array, tolerances: Tolerances | N
     return Job(
         title=f"input {index}, {frames} frames",
         netlist="",
-        analysis=Transient(stop=float(starts[-1]), max_step=longest, print_step=frame / 50),
+        analysis=Transient(
+            stop=float(starts[-1]),
+            max_step=longest,
+            print_step=frame / 50,
+            corners=() if turns is None else tuple(turns.tolist()),
+        ),
         save=tuple(dict.fromkeys(saved)),
         tolerances=tolerances or FAST,
         initial=initial_voltages(design),
