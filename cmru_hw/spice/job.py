@@ -99,8 +99,9 @@ class Analysis(Protocol):
 
 
 UNEVEN = 0.9731
-"""Of a step that was asked for. ngspice starts again from a tenth of a step after each corner and doubles; round
-steps came upon round corners by themselves, a bit or two beside, and a corner not met is the last of its source.
+"""Of the steps asked for, where there are corners. ngspice starts again from a tenth of a step after each and
+doubles: round steps came upon round corners by themselves, a few bits beside, and that source's others were
+lost.
 """
 
 
@@ -109,8 +110,8 @@ class Transient:
     """`.tran`, all in seconds. `uic` starts from `Job.initial` without an operating point.
 
     `corners` are times at which sources turn. A run that steps over one is no result: ngspice stops at the
-    next corner of a source only if it stopped at the one before, to three bits. Where two sources turn within
-    5e-5 of the largest step, but not at the same time, it stops once, and forgets what comes of one of them.
+    next corner of a source only if it stopped at the one before, to three bits. Where two sources turn 1e-13 s
+    apart, or a step ends that close to a corner, it forgets all later corners of a source.
     """
 
     stop: float
@@ -124,8 +125,8 @@ class Transient:
 
     def card(self) -> str:
         """`.tran STEP STOP 0 MAX_STEP`; ngspice's own limit on the step is stop / 50."""
-        step = self.print_step if self.print_step is not None else self._limit
-        step, limit = (_number(length * UNEVEN) for length in (step, self._limit))
+        asked = (self.print_step if self.print_step is not None else self._limit, self._limit)
+        step, limit = (_number(length * (UNEVEN if self.corners else 1.0)) for length in asked)
         return f".tran {step} {_number(self.stop)} 0 {limit}" + (" uic" if self.uic else "")
 
     @property

@@ -219,6 +219,26 @@ def test_run_that_stops_early(fake, tmp_path):
         run(STEP, keep=tmp_path / "keep")
 
 
+def corners(second: str, *at: float) -> Job:
+    """Two sources that turn, the second one as told."""
+    first = "V1 a 0 pwl(0 0 10m 0 10.001m 1 20m 1 20.001m 0)\nR1 a 0 1k"
+    netlist = f"{first}\nV2 b 0 pwl({second})\nR2 b 0 1k"
+    turns = (10e-3, 10.001e-3, 20e-3, 20.001e-3, *at)
+    return Job("corners", netlist, Transient(stop=30e-3, max_step=1e-3, corners=turns), save=("v(a)", "v(b)"))
+
+
+def test_every_corner_is_met():
+    data = run(corners("0 0 5m 0 5.001m 1 10m 1 10.001m 0", 5e-3, 5.001e-3))
+    assert data.sample([10.0005e-3])["v(a)"] == pytest.approx([0.5], abs=0.01)
+    assert np.isclose(data.time[:, None], [10e-3, 20e-3], atol=1e-12).any(axis=0).all()
+
+
+def test_corners_that_ngspice_forgot(tmp_path):
+    """Those after one that it took for another source's."""
+    with pytest.raises(NgspiceError, match=r"no time point at 0.01\d* s, where a source turns"):
+        run(corners("0 0 9.999999999999m 0 15.03m 1 25m 0", 15.03e-3, 25e-3), keep=tmp_path / "keep")
+
+
 def test_not_finite(fake, tmp_path):
     fake('$REAL "$@"; truncate -s -8 out.raw; printf "\\000\\000\\000\\000\\000\\000\\370\\177" >> out.raw')
     with pytest.raises(NgspiceError, match=r"i\(v1\) is not finite at point \d+"):
