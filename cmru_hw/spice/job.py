@@ -109,9 +109,9 @@ lost.
 class Transient:
     """`.tran`, all in seconds. `uic` starts from `Job.initial` without an operating point.
 
-    `corners` are times at which sources turn. A run that steps over one is no result: ngspice stops at the
-    next corner of a source only if it stopped at the one before, to three bits. Where two sources turn 1e-13 s
-    apart, or a step ends that close to a corner, it forgets all later corners of a source.
+    `corners` are times at which sources turn. A run that steps over one is no result: ngspice stops at a
+    source's next corner only if it stopped at the one before, to three bits. Where two sources turn 1e-13 s
+    apart, or a step ends that close to a corner, it forgets the later corners of a source.
     """
 
     stop: float
