@@ -149,7 +149,7 @@ class _Processes:
                 if self._stopped:
                     raise _Cancelled
                 process = subprocess.Popen(
-                    command,
+                    [*_ends_with_us(), *command],
                     cwd=folder,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -177,6 +177,14 @@ class _Processes:
             self._stopped = True
             for process in self._live:
                 _signal_group(process)
+
+
+@functools.cache
+def _ends_with_us() -> tuple[str, ...]:
+    """What a command begins with to be killed when this process is, where there is `setpriv` (Linux)."""
+    begin = (shutil.which("setpriv") or "", "--pdeathsig", "KILL")
+    ties = begin[0] and subprocess.run([*begin, "true"], capture_output=True, check=False).returncode == 0
+    return begin if ties else ()
 
 
 def _signal_group(process: subprocess.Popen[bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -401,8 +402,8 @@ def test_leaving_the_loop_kills_what_runs(tmp_path):
         next(imap(resistors(1), workers=0))
 
 
-@pytest.mark.parametrize("call", ["run(job)", "run_many([job, job], workers=2)"])
-def test_ctrl_c_kills_the_simulators(call, fake, tmp_path):
+def simulating(call: str, fake, tmp_path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A process in the middle of a call, and its simulators."""
     fake(f"echo $$ > {tmp_path}/$$.pid; exec sleep 60")
     code = (
         "from cmru_hw.spice.job import Job, OperatingPoint\n"
@@ -424,12 +425,32 @@ def test_ctrl_c_kills_the_simulators(call, fake, tmp_path):
     while len(pids := list(tmp_path.glob("*.pid"))) < wanted and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.1)
+    assert len(pids) == wanted
+    return child, [int(path.stem) for path in pids]
+
+
+CALLS = pytest.mark.parametrize("call", ["run(job)", "run_many([job, job], workers=2)"])
+
+
+@CALLS
+def test_ctrl_c_kills_the_simulators(call, fake, tmp_path):
+    child, pids = simulating(call, fake, tmp_path)
     child.send_signal(signal.SIGINT)
     said, _ = child.communicate(timeout=10)
     assert said == "interrupted\n"
-    assert len(pids) == wanted
-    assert not any(lives(int(path.stem)) for path in pids)
+    assert not any(map(lives, pids))
     assert not list(tmp_path.glob("cmru-hw-*"))
+
+
+@CALLS
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is what ties them")
+def test_simulators_end_with_a_killed_process(call, fake, tmp_path):
+    child, pids = simulating(call, fake, tmp_path)
+    assert all(map(lives, pids))
+    child.kill()
+    child.communicate(timeout=10)
+    time.sleep(0.2)
+    assert not any(map(lives, pids))
 
 
 def test_presets():
