@@ -3,13 +3,13 @@
     pip install jax
     python benchmarks/monte_carlo.py --chips 1000 --inputs 100 --frames 101
 
-Decisions of all chips for all inputs, the same equations (mirrors, nodes where they settle, latches) four
-ways in turn, `--rounds` times: `chips`, as `robustness` does it, on all cores, and on one thread; JAX, jitted
+Decisions of all chips for all inputs, the same equations (mirrors, nodes where they settle, latches) in
+turn, `--rounds` times: `chips`, as `robustness` does it, on all cores, and on one thread; JAX, jitted
 and vmapped over chips and inputs with a scan over frames, in float32 and in the best of three numbers of
 chips at a time, with the kernels' way of settling a node (`jax`) and with Newton's steps from a guess
-(`jax_newton`); and NumPy, a chip and a frame at a time, on a part of the chips. `plain` is JAX on the
-trained network's equations alone, relu(W x + b) and two thresholds: what the physics costs. Ratios are of
-medians. Then seconds over the number of chips, of frames and of inputs, and peak memory over chips.
+(`jax_newton`); and NumPy, a chip and a frame at a time, both ways, on a part of the chips. `plain` is JAX on
+the trained network's equations alone, relu(W x + b) and two thresholds: what the physics costs. Ratios are
+of medians. Then seconds over the number of chips, of frames and of inputs, and peak memory over chips.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,8 @@ def guessed(xp: Any, technology: Technology, polarity: Polarity, plus: Any, minu
     return xp.where(plus - minus > 0.03 * plus, xp.maximum(carried, 0.0), taken) / node.VOLTS
 
 
-def naive(design: Design, stimulus: Stimulus, shifts: dict[str, Any]) -> Any:
-    """Decisions, a chip and a frame at a time."""
+def naive(design: Design, stimulus: Stimulus, shifts: dict[str, Any], steps: int) -> Any:
+    """Decisions, a chip and a frame at a time; nodes take so many steps of Newton's."""
     encoded, found = design.encode(stimulus.x), []
     for chip in range(len(next(iter(shifts.values())))):
         own = {name: array[chip] for name, array in shifts.items()}
@@ -157,7 +158,7 @@ def naive(design: Design, stimulus: Stimulus, shifts: dict[str, Any]) -> Any:
         scores = 0.0
         for t in range(stimulus.x.shape[1]):
             frame = {name: current[:, t] for name, current in encoded.items()}
-            outputs, states = forward(np, design, currents, frame, states, steps=1)
+            outputs, states = forward(np, design, currents, frame, states, steps)
             scores = scores + (outputs[0] - sum(outputs[1:]))
         found.append(np.argmax(scores, axis=-1))
     return np.array(found)
@@ -277,7 +278,9 @@ def main() -> None:
     for workers in (1, cores()):  # compiles, starts processes
         ours(design, stimulus, 2 * CHIPS_A_JOB, workers)
     expected = BehavioralModel(design, few).decisions(stimulus)
-    agree = {"numpy": float((naive(design, stimulus, few) == expected).mean())}
+    numpy = {"numpy": partial(naive, design, stimulus, few, 1),
+             "numpy_newton": partial(naive, design, stimulus, few, NEWTON)}  # fmt: skip
+    agree = {way: float((run() == expected).mean()) for way, run in numpy.items()}
     shifts = draw(design, range(given.chips), 0)
     jax, best = {}, {}
     for way, steps in (("jax", 1), ("jax_newton", NEWTON)):
@@ -288,7 +291,7 @@ def main() -> None:
         jax[way] = tried[best[way]]
     plain = plain_jax(given.chips, given.inputs, given.frames)
     plain()
-    ways = ("chips", "one_thread", *jax, "plain", "numpy")
+    ways = ("chips", "one_thread", *jax, "plain", *numpy)
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(given.rounds):
         ours(design, stimulus, 2 * CHIPS_A_JOB, cores())  # processes that were idle for long have ended
@@ -297,7 +300,8 @@ def main() -> None:
         for way, run in jax.items():
             found[way].append(seconds(run))
         found["plain"].append(seconds(plain))
-        found["numpy"].append(seconds(lambda: naive(design, stimulus, few)) * given.chips / some)
+        for way, run in numpy.items():
+            found[way].append(seconds(run) * given.chips / some)
     middle = {way: statistics.median(times) for way, times in found.items()}
     steps = given.chips * given.inputs * given.frames
     growth = {
@@ -320,6 +324,7 @@ def main() -> None:
                 "faster_than_jax": middle["jax"] / middle["chips"],
                 "faster_than_jax_newton": middle["jax_newton"] / middle["chips"],
                 "faster_than_numpy": middle["numpy"] / middle["chips"],
+                "faster_than_numpy_newton": middle["numpy_newton"] / middle["chips"],
                 "slower_than_plain_jax": middle["chips"] / middle["plain"],
                 "threads": middle["one_thread"] / middle["chips"],
                 "jax_chips_at_a_time": best,
