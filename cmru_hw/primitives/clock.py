@@ -60,8 +60,8 @@ class BankClock:
         80,
     )  # points after it, in pieces
     EDGE_PIECES: ClassVar[int] = 8
-    """Corners on the way, where ngspice stops: with steps as long as the edge at a reltol of 1e-3, units of banks
-    on sky130 set without being told, one in a thousand."""
+    """Corners on the way, where ngspice stops: with steps as long as the edge at a reltol of 1e-3, one in a
+    thousand banks on sky130 set two units at once."""
     SHORTEST: ClassVar[float] = 0.6e-3  # s: the span at which the bank was counted in ngspice
 
     def __post_init__(self) -> None:
