@@ -123,7 +123,7 @@ def _run(design: Design, stimulus: Stimulus, index: int, one: Job) -> Run:
     if not isinstance(one.analysis, Transient):
         raise ConfigError(f"{one.title}: is not a transient")
     return Run(
-        stop=one.analysis.stop, max_step=float(one.analysis.max_step or one.analysis.stop / 50),
+        stop=one.analysis.stop, max_step=one.analysis.limit,
         tolerances=one.tolerances, celsius=one.temperature, initial=one.initial, measured=measured,
         probes=probes,
     )  # fmt: skip

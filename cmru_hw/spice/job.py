@@ -125,13 +125,18 @@ class Transient:
 
     def card(self) -> str:
         """`.tran STEP STOP 0 MAX_STEP`; ngspice's own limit on the step is stop / 50."""
-        asked = (self.print_step if self.print_step is not None else self._limit, self._limit)
-        step, limit = (_number(length * (UNEVEN if self.corners else 1.0)) for length in asked)
-        return f".tran {step} {_number(self.stop)} 0 {limit}" + (" uic" if self.uic else "")
+        limit = self.limit
+        step = self._uneven(self.print_step) if self.print_step is not None else limit
+        uic = " uic" if self.uic else ""
+        return f".tran {_number(step)} {_number(self.stop)} 0 {_number(limit)}{uic}"
 
     @property
-    def _limit(self) -> float:
-        return self.max_step if self.max_step is not None else self.stop / 50
+    def limit(self) -> float:
+        """The largest step (s) that is taken."""
+        return self._uneven(self.max_step if self.max_step is not None else self.stop / 50)
+
+    def _uneven(self, step: float) -> float:
+        return step * UNEVEN if self.corners else step
 
     def missed(self, times: NDArray[np.float64]) -> float | None:
         """The first corner that no time point is at, to the 5e-5 of the largest step that ngspice allows."""
@@ -140,7 +145,7 @@ class Transient:
         corners = np.array(self.corners)
         after = np.searchsorted(times, corners).clip(1, len(times) - 1)
         off = np.minimum(np.abs(times[after] - corners), np.abs(times[after - 1] - corners))
-        missed = (off > 6e-5 * self._limit) & (corners > 0) & (corners < self.stop)
+        missed = (off > 6e-5 * self.limit) & (corners > 0) & (corners < self.stop)
         return float(corners[np.argmax(missed)]) if missed.any() else None
 
     def reached(self, last: float) -> bool:
