@@ -142,7 +142,7 @@ def study(
     check_folder(folder)
     farm = make_farm(workers, scheduler)
     if dry_run:
-        amount = reckon(chosen, folder)
+        amount = reckon(chosen, folder, progress=not as_json)
         if as_json:
             print_json(asdict(amount))
             return

@@ -93,33 +93,37 @@ def run_study(study: Study, folder: Path, farm: Farm | None = None, progress: bo
     return record
 
 
-def reckon(study: Study, folder: Path, steps: int = 20) -> Amount:
+def reckon(study: Study, folder: Path, steps: int = 20, progress: bool = False) -> Amount:
     """How long the trials that are left will take, from `steps` steps of one of each kind."""
     trials = study.trials()
     store = _store(study, folder, trials)
     trials = trials | study.trained_again()
     left = {key: trial for key, trial in trials.items() if store.get(key) is None}
-    seconds_a_step: dict[str, float] = {}
-    total = 0.0
+    kinds: dict[str, list[Trial]] = {}
     for trial in left.values():
         kind = json.dumps([dict(trial.network), trial.task.model_dump(), trial.training.batch_size])
-        if kind not in seconds_a_step:
-            seconds_a_step[kind] = _seconds_a_step(trial, steps)
-        total += seconds_a_step[kind] * trial.training.total_steps
+        kinds.setdefault(kind, []).append(trial)
+    compiled: set[str] = set()
+    total = 0.0
+    with progress_bar("timing", len(kinds)) if progress else nullcontext() as report:
+        for done, alike in enumerate(kinds.values(), start=1):
+            unit = alike[0].network["unit"]
+            if unit not in compiled:
+                _short_run(alike[0], 1)
+                compiled.add(unit)
+            seconds = _short_run(alike[0], 1 + steps) - _short_run(alike[0], 1)  # less loading and testing
+            total += max(seconds, 0.0) / steps * sum(trial.training.total_steps for trial in alike)
+            if report:
+                report(done)
     return Amount(len(trials), len(trials) - len(left), total, peak_bytes())
 
 
-def _seconds_a_step(trial: Trial, steps: int) -> float:
-    """From two short runs, whose difference has no compilation, loading or testing in it."""
-
-    def seconds(count: int) -> float:
-        short = {"steps": count, "epsilon_hold": 0, "epsilon_anneal": 0, "quantization": None}
-        training = trial.training.model_copy(update=short)
-        shorter = Trial(trial.network, trial.task, training, trial.init_scale, trial.task_seed)
-        return float(run_trial(None, shorter)["seconds"])
-
-    seconds(1)
-    return max(seconds(1 + steps) - seconds(1), 0.0) / steps
+def _short_run(trial: Trial, steps: int) -> float:
+    """Seconds of a processor for so many steps."""
+    short = {"steps": steps, "epsilon_hold": 0, "epsilon_anneal": 0, "quantization": None}
+    training = trial.training.model_copy(update=short)
+    shorter = Trial(trial.network, trial.task, training, trial.init_scale, trial.task_seed)
+    return float(run_trial(None, shorter)["seconds"])
 
 
 def _store(study: Study, folder: Path, trials: Mapping[str, Trial]) -> Store:
