@@ -88,7 +88,8 @@ def _delay(technology: Technology, i_threshold: float) -> tuple[LatchBench, Job,
         for low, high in levels
     ]
     netlist = str(bench.circuit(waves, stop))
-    analysis = Transient(stop=stop, max_step=stop / 500, print_step=stop / 500)
+    corners = tuple(waves[0][1:3, 0].tolist())
+    analysis = Transient(stop=stop, max_step=stop / 500, print_step=stop / 500, corners=corners)
     return bench, replace(bench.job(), title="delay of latches", netlist=netlist, analysis=analysis), stop
 
 

@@ -61,7 +61,7 @@ class BankClock:
     )  # points after it, in pieces
     EDGE_PIECES: ClassVar[int] = 8
     """Corners on the way, where ngspice stops: with steps as long as the edge at a reltol of 1e-3, one in a
-    thousand banks on sky130 set two units at once."""
+    thousand banks on sky130 set two units at once. They must be further apart than `job.CORNER` of a step."""
     SHORTEST: ClassVar[float] = 0.6e-3  # s: the span at which the bank was counted in ngspice
 
     def __post_init__(self) -> None:
@@ -122,9 +122,10 @@ class BankClock:
     def waveform(self, phase: str, starts: Array, supply: float) -> Array:
         """Points (s, V) of a phase over frames that begin at `starts` [T + 1], the last being the end.
 
-        The fall of pe comes in `PIECES`, with points `AFTER` it, so that the simulator takes no step across
-        the regeneration: an implicit method with a step longer than a pair's time constant would hold it at
-        its metastable point. A pair that decides late has less current and a longer time constant.
+        Edges come in `EDGE_PIECES`. The fall of pe comes in `PIECES`, with points `AFTER` it, so that the
+        simulator takes no step across the regeneration: an implicit method with a step longer than a pair's
+        time constant would hold it at its metastable point. A pair that decides late has less current and a
+        longer time constant.
         Raises MappingError if a frame is shorter than the clock's.
         """
         shortest = float(np.diff(starts).min())

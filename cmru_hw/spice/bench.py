@@ -181,7 +181,7 @@ class Bench(ABC, Generic[R]):
         """The deck's circuit: stages, sources and clock as in a design."""
         return assemble(self, self.title, self._currents, self.starts, self.shifts, {})
 
-    @property
+    @cached_property
     def _currents(self) -> dict[str, list[Array]]:
         return {
             name: [waveform(column, self.starts[:-1], RAMP) for column in values.T]

@@ -100,9 +100,12 @@ class Analysis(Protocol):
 
 UNEVEN = 0.9731
 """Of the steps asked for, where there are corners. ngspice starts again from a tenth of a step after each and
-doubles: round steps came upon round corners by themselves, a few bits beside, and that source's others were
-lost.
+doubles: round steps came upon round corners by themselves, a few units in the last place beside, and that
+source's others were lost.
 """
+CORNER = 6e-5
+"""Of the largest step: how near to a corner a time point must be. ngspice takes corners for one that are
+closer than 5e-5 of it."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,8 @@ class Transient:
     """`.tran`, all in seconds. `uic` starts from `Job.initial` without an operating point.
 
     `corners` are times at which sources turn. A run that steps over one is no result: ngspice stops at a
-    source's next corner only if it stopped at the one before, to three bits. Where two sources turn 1e-13 s
-    apart, or a step ends that close to a corner, it forgets the later corners of a source.
+    source's next corner only if it stopped at the one before, to three units in the last place. Where two
+    sources turn some 1e-13 s apart, or a step ends that close to a corner, it forgets the later ones.
     """
 
     stop: float
@@ -139,13 +142,13 @@ class Transient:
         return step * UNEVEN if self.corners else step
 
     def missed(self, times: NDArray[np.float64]) -> float | None:
-        """The first corner that no time point is at, to the 5e-5 of the largest step that ngspice allows."""
+        """The first corner that no time point is at."""
         if not self.corners:
             return None
         corners = np.array(self.corners)
         after = np.searchsorted(times, corners).clip(1, len(times) - 1)
         off = np.minimum(np.abs(times[after] - corners), np.abs(times[after - 1] - corners))
-        missed = (off > 6e-5 * self.limit) & (corners > 0) & (corners < self.stop)
+        missed = (off > CORNER * self.limit) & (corners > 0) & (corners < self.stop)
         return float(corners[np.argmax(missed)]) if missed.any() else None
 
     def reached(self, last: float) -> bool:

@@ -100,23 +100,26 @@ def assemble(
             net = gate(name, j)
             ends = (f"vdd_{name}", net) if stage.polarity == "n" else (net, "0")
             circuit.raw_spice += added.source.spice(f"{net}_noise", *ends, pole=added.pole) + "\n"
-    for clock, phase in clock_phases(staged):
-        points = staged.clocks[clock].waveform(phase, starts, volts)
-        circuit.PieceWiseLinearVoltageSource(
-            clock_net(clock, phase),
-            clock_net(clock, phase),
-            circuit.gnd,
-            values=[(float(t), float(v)) for t, v in points],
-        )
+    for net, points in _clock_waves(staged, starts):
+        values = [(float(t), float(v)) for t, v in points]
+        circuit.PieceWiseLinearVoltageSource(net, net, circuit.gnd, values=values)
     return circuit
 
 
+def _clock_waves(staged: Staged, starts: Array) -> list[tuple[str, Array]]:
+    """Net and points (s, V) of every clock phase."""
+    clocks, volts = staged.clocks, staged.technology.supply
+    return [
+        (clock_net(clock, phase), clocks[clock].waveform(phase, starts, volts))
+        for clock, phase in clock_phases(staged)
+    ]
+
+
 def corners(staged: Staged, currents: Mapping[str, Sequence[Array]], starts: Array) -> Array:
-    """Times (s) at which the sources of `assemble` turn."""
-    points = [one for stage in staged.stages if isinstance(stage, Input) for one in currents[stage.name]]
-    volts = staged.technology.supply
-    points += [staged.clocks[clock].waveform(phase, starts, volts) for clock, phase in clock_phases(staged)]
-    return np.unique(np.concatenate([starts[:1], *(one[:, 0] for one in points)]))
+    """Times (s) at which the sources of `assemble` turn, from 0 on."""
+    waves = [one for stage in staged.stages if isinstance(stage, Input) for one in currents[stage.name]]
+    waves += [points for _, points in _clock_waves(staged, starts)]
+    return np.unique(np.concatenate([np.zeros(1), *(points[:, 0] for points in waves)]))
 
 
 def _at_corner(staged: Staged, shifts: Shifts) -> Shifts:

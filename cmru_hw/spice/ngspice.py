@@ -30,7 +30,7 @@ from typing import Generic, TypeVar
 from cmru_hw.config import cores
 from cmru_hw.errors import ConfigError, SimulationError, SimulatorNotFound
 from cmru_hw.spice.job import DECK, ERR, LADDER, OUT, RAW, Job, refuse_commands
-from cmru_hw.spice.rawfile import Floats, Incomplete, RawData, read_raw
+from cmru_hw.spice.rawfile import Floats, Incomplete, Missed, RawData, read_raw
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -144,12 +144,13 @@ class _Processes:
         """Run to the end; False if it was killed at the time limit (s). Raises _Cancelled once stopped."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SPICE_")}
         environment |= {"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "LC_ALL": "C"}
+        command = [*_ends_with_us(), *command]
         with (folder / OUT).open("wb") as out, (folder / ERR).open("wb") as err:
             with self._lock:
                 if self._stopped:
                     raise _Cancelled
                 process = subprocess.Popen(
-                    [*_ends_with_us(), *command],
+                    command,
                     cwd=folder,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -181,7 +182,10 @@ class _Processes:
 
 @functools.cache
 def _ends_with_us() -> tuple[str, ...]:
-    """What a command begins with to be killed when this process is, where there is `setpriv` (Linux)."""
+    """What a command begins with to be killed when this process is, where there is `setpriv` (Linux).
+
+    In truth when the thread is that started it, and every thread here waits for what it starts.
+    """
     begin = (shutil.which("setpriv") or "", "--pdeathsig", "KILL")
     ties = begin[0] and subprocess.run([*begin, "true"], capture_output=True, check=False).returncode == 0
     return begin if ties else ()
@@ -239,8 +243,10 @@ def _climb(job: Job, program: Path, folder: Path, processes: _Processes) -> RawD
         except Incomplete as error:
             said = _said(folder)
             line = _telling_line(said)
-            if error.retry and _CONVERGENCE.search(said) and rung + 1 < len(LADDER):
-                log.warning("%s: %s; rung %d: %s", job.title, line, rung + 1, LADDER[rung + 1].does)
+            mends = isinstance(error, Missed) or (error.retry and _CONVERGENCE.search(said))
+            if mends and rung + 1 < len(LADDER):
+                why = line or error
+                log.warning("%s: %s; rung %d: %s", job.title, why, rung + 1, LADDER[rung + 1].does)
                 continue
             parts = (
                 f"ngspice: {line}" if line else "",

@@ -40,7 +40,7 @@ MIRROR_STEPS = 50
 """Of a deck of mirrors that repeats gates, in a frame, at least. With fewer and an event at 20 mV, gates were
 off by 6 mV at a frame's end in as many steps altogether."""
 EVENTS_APART = 1e-3
-"""Of a frame: events closer than this are one."""
+"""Of a frame: events closer than this are one, and those as close to another corner none."""
 GOLDEN = (5**0.5 - 1) / 2
 MIRROR_RELTOL = 2e-5
 """Of a deck of mirrors. Alone they would be simulated in few steps; at 1e-3 their gates were off by 3 mV on
@@ -293,9 +293,9 @@ def _drive(circuit: Circuit, part: Part, waves: Waves, starts: Array, turns: Arr
 
 
 def _sparse(times: Array, stops: Array, apart: float) -> Array:
-    """Those of sorted `times` that lie `apart` from all stops and from the last one kept.
+    """Of sorted `times`, some that lie half of `apart` from all stops and from each other.
 
-    Each a part of `apart` later, by multiples of the golden ratio: the deck that they come from chose its
+    They come up to half of it late, by multiples of the golden ratio: the deck that they are from chose its
     steps as the next one will, which must not come upon them by itself (`job.UNEVEN`).
     """
     after = np.searchsorted(stops, times).clip(1, len(stops) - 1)
@@ -303,7 +303,7 @@ def _sparse(times: Array, stops: Array, apart: float) -> Array:
     for time in times[np.minimum(np.abs(stops[after] - times), np.abs(times - stops[after - 1])) >= apart]:
         if not kept or time - kept[-1] >= apart:
             kept.append(time)
-    return np.array(kept) + apart / 2 * (GOLDEN * np.arange(len(kept)) % 1)
+    return np.array(kept) + apart / 2 * (GOLDEN * np.arange(1, len(kept) + 1) % 1)
 
 
 def _load(circuit: Circuit, part: Part, given: Mapping[str, Counter[Polarity]]) -> None:

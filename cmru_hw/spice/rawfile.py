@@ -86,6 +86,10 @@ class Incomplete(Exception):
         self.retry = retry
 
 
+class Missed(Incomplete):
+    """The run stepped over a corner of a source; with other steps it need not."""
+
+
 def _parse_raw(content: bytes) -> list[tuple[list[str], Floats]]:
     """The plots in a binary raw file: names (abscissa first) and values [points, names]."""
     plots = []
@@ -133,8 +137,6 @@ def read_raw(path: Path, job: Job) -> tuple[Floats, dict[str, Floats]]:
         columns.update(zip(more, totals.T.copy(), strict=True))
     if not job.analysis.reached(float(abscissa[-1])):
         raise Incomplete(f"the analysis stopped at {abscissa[-1]:g}, before its end")
-    if isinstance(job.analysis, Transient) and (corner := job.analysis.missed(abscissa)) is not None:
-        raise Incomplete(f"no time point at {corner:.9g} s, where a source turns", retry=False)
     for name, column in {"abscissa": abscissa, **columns}.items():
         if not np.isfinite(column).all():
             raise Incomplete(f"{name} is not finite at point {int(np.argmin(np.isfinite(column)))}")
@@ -142,4 +144,6 @@ def read_raw(path: Path, job: Job) -> tuple[Floats, dict[str, Floats]]:
         if name.lower() != "all" and _lookup(name, columns) is None:
             what = f"no such vector {name!r}: the circuit has no such node or branch"
             raise Incomplete(what, retry=False)
+    if isinstance(job.analysis, Transient) and (corner := job.analysis.missed(abscissa)) is not None:
+        raise Missed(f"no time point at {corner:.9g} s, where a source turns")
     return abscissa, columns

@@ -64,14 +64,16 @@ def job(
 ) -> Job:
     """The deck of one input, over its valid frames. Default tolerances: those of a first run."""
     currents, starts = _driven(design, stimulus, index)
-    asked = _asked(design, index, starts, tolerances, corners(design, currents, starts))
+    # Noise is drawn so often that no step is long, and its own corners are many and anywhere.
+    turns = () if noise else tuple(corners(design, currents, starts).tolist())
+    asked = _asked(design, index, starts, tolerances, turns)
     return replace(asked, netlist=str(build(design, currents, starts, shifts, noise)))
 
 
 def _asked(
-    design: Design, index: int, starts: Array, tolerances: Tolerances | None, turns: Array | None = None
+    design: Design, index: int, starts: Array, tolerances: Tolerances | None, turns: tuple[float, ...] = ()
 ) -> Job:
-    """The deck of an input, but for the netlist; `turns` are the corners of its sources."""
+    """The deck of an input, but for the netlist; its sources turn at `turns`."""
     frames = len(starts) - 1
     read = dict.fromkeys([*design.facts.outputs, *_candidate_rows(design)])
     saved = [name for row in read for name in ammeters(design.signals[row])]
@@ -86,12 +88,7 @@ def _asked(
     return Job(
         title=f"input {index}, {frames} frames",
         netlist="",
-        analysis=Transient(
-            stop=float(starts[-1]),
-            max_step=longest,
-            print_step=frame / 50,
-            corners=() if turns is None else tuple(turns.tolist()),
-        ),
+        analysis=Transient(stop=float(starts[-1]), max_step=longest, print_step=frame / 50, corners=turns),
         save=tuple(dict.fromkeys(saved)),
         tolerances=tolerances or FAST,
         initial=initial_voltages(design),

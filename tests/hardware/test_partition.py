@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from cmru_hw.errors import ConfigError
 from cmru_hw.mapping import MappingConfig, map_network
 from cmru_hw.primitives.noise_source import Noise, NoiseSource
 from cmru_hw.result import Result
+from cmru_hw.spice.job import CORNER, Job, Transient
 from cmru_hw.spice.partition import parts, thinned
+from cmru_hw.spice.rawfile import read_raw
 from cmru_hw.spice.simulate import simulate
 from cmru_hw.stimulus import make_stimulus
 from cmru_hw.technology import Technology
@@ -124,6 +127,24 @@ def test_parted_is_flat_and_chips_are_those_of_the_draw(generic: Technology) -> 
     model = BehavioralModel(design, chips).run(stimulus)
     np.testing.assert_array_equal(model.states[0], parted.states[0])
     np.testing.assert_allclose(model.supply_power, parted.supply_power, rtol=0.03)
+
+
+def test_corners_of_a_deck_are_one_or_well_apart(
+    generic: Technology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its clock, of the beat that stops it at events, of the inputs."""
+    found: list[Transient] = []
+
+    def noted(path: Path, job: Job) -> Any:
+        found.append(job.analysis)  # type: ignore[arg-type]
+        return read_raw(path, job)
+
+    monkeypatch.setattr("cmru_hw.spice.ngspice.read_raw", noted)
+    design = made(generic, "bmru")
+    simulate(design, make_stimulus(2 * random_input(0, batch=1, frames=4), 3, 1e-2), checked=0)
+    assert len(found) == sum(map(len, parts(design)))
+    assert all(len(one.corners) > 4 for one in found)
+    assert all(np.diff(one.corners).min() > CORNER * one.limit for one in found)
 
 
 def test_rows_in_pieces_are_the_row(generic: Technology, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -17,10 +16,12 @@ import numpy as np
 import pytest
 
 from cmru_hw.errors import ConfigError, SimulationError, SimulatorNotFound
+from cmru_hw.primitives.clock import BankClock
 from cmru_hw.spice import ngspice
-from cmru_hw.spice.job import FAST, LADDER, LATCH, DcSweep, Job, Noise, OperatingPoint, Transient
+from cmru_hw.spice.job import CORNER, FAST, LADDER, LATCH, DcSweep, Job, Noise, OperatingPoint, Transient
 from cmru_hw.spice.ngspice import NgspiceError, find_ngspice, imap, run, run_many
 from cmru_hw.spice.rawfile import RawData
+from cmru_hw.spice.simulate import LONGEST_STEP
 
 RC = "V1 in 0 pulse(0 1 0 1n 1n 1 2)\nR1 in out 1k\nC1 out 0 1u"
 STEP = Job("rc step", RC, Transient(stop=5e-3, max_step=10e-6), save=("v(out)", "i(V1)"))
@@ -240,6 +241,17 @@ def test_corners_that_ngspice_forgot(tmp_path):
         run(corners("0 0 9.999999999999m 0 15.03m 1 25m 0", 15.03e-3, 25e-3), keep=tmp_path / "keep")
 
 
+def test_a_corner_is_missed_or_met():
+    analysis = Transient(stop=1.0, max_step=0.1, corners=(0.0, 0.2, 0.5, 1.0))
+    assert analysis.missed(np.array([0.05, 0.2, 0.3, 0.5, 1.0])) is None
+    assert analysis.missed(np.array([0.0, 0.2 + 5e-6, 0.5 - 5e-6, 1.0])) is None
+    assert analysis.missed(np.array([0.0, 0.2, 0.5 + 7e-6, 1.0])) == 0.5
+    assert analysis.limit == analysis.halved().limit * 2 < 0.1
+    assert analysis.halved().corners == analysis.corners
+    assert Transient(stop=1.0, max_step=0.1).limit == 0.1
+    assert BankClock.edge / BankClock.EDGE_PIECES > CORNER * LONGEST_STEP
+
+
 def test_not_finite(fake, tmp_path):
     fake('$REAL "$@"; truncate -s -8 out.raw; printf "\\000\\000\\000\\000\\000\\000\\370\\177" >> out.raw')
     with pytest.raises(NgspiceError, match=r"i\(v1\) is not finite at point \d+"):
@@ -443,7 +455,7 @@ def test_ctrl_c_kills_the_simulators(call, fake, tmp_path):
 
 
 @CALLS
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is what ties them")
+@pytest.mark.skipif(not ngspice._ends_with_us(), reason="setpriv is what ties them")
 def test_simulators_end_with_a_killed_process(call, fake, tmp_path):
     child, pids = simulating(call, fake, tmp_path)
     assert all(map(lives, pids))
