@@ -304,6 +304,7 @@ def main() -> None:
             found[way].append(seconds(run) * given.chips / some)
     middle = {way: statistics.median(times) for way, times in found.items()}
     steps = given.chips * given.inputs * given.frames
+    ours(design, stimulus, 2 * CHIPS_A_JOB, cores())
     growth = {
         "chips": {n: seconds(lambda n=n: ours(design, stimulus, n, cores())) for n in (30, 100, 300, 1000)},
         "inputs": {

@@ -267,7 +267,7 @@ Every sweep's jobs run on processes of one machine, or, with `--scheduler tcp://
 `benchmarks/spice.py`: networks with random weights, the whole design in one deck and part by part, {found["spice"]["frames"]} frames of the CMRU, {found["spice_fq_bmru"]["frames"]} and {found["spice_two_layers"]["frames"]} of the FQ-BMRU; seconds of the processor, and by the clock on all cores.
 
 {decks(found)}
-{found["spice_fq_bmru"].get("note", "")} {races(found)} In a clocked cell most of ngspice's steps are at the edges of its own clock, which parts do not save. Two workers take eight inputs of four cells {found["spice_fq_bmru"]["two_workers"]["ratio"]:.2f} times as fast as one (CMRU: {found["spice"]["two_workers"]["ratio"]:.2f}).
+{races(found)} In a clocked cell most of ngspice's steps are at the edges of its own clock, which parts do not save. Two workers take eight inputs of four cells {found["spice_fq_bmru"]["two_workers"]["ratio"]:.2f} times as fast as one (CMRU: {found["spice"]["two_workers"]["ratio"]:.2f}).
 
 A frame of the behavioural model is one of a chip and an input among many, on one thread.
 """
