@@ -232,7 +232,7 @@ This page is made by `benchmarks/page.py` from what the benchmarks printed to `b
 
 ## The same chips in both engines
 
-`benchmarks/same_chips.py`: chips of one seeded draw of thresholds and current factors, each with an utterance of the test set of at most 12 frames, in the behavioural model and in ngspice.
+`benchmarks/same_chips.py`: chips of one seeded draw of thresholds and current factors, each with an utterance of the test set of at most 12 frames (of the CMRU on sky130 9), in the behavioural model and in ngspice.
 
 {same_chips(found)}
 The clockless FQ-BMRU's `dynamic` differences are hazards: what a latch caught while a frame spread ([circuits.md](circuits.md)). How near the mapped thresholds come to the trained ones, over current, temperature and supply, and the noise of nodes against `.noise`, is in [circuits.md](circuits.md) too.

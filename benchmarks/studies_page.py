@@ -144,7 +144,7 @@ def page(found: dict[str, Any], changed: dict[str, Any]) -> str:
     seeds = len(next(iter(lasting["recipes"].values()))["accuracies"])
     return f"""# Studies
 
-This page is made by `benchmarks/studies_page.py` from the records in `benchmarks/results/studies`, which `cmru-hw study` writes as `study.json`. `--quick` is a smaller form of each in minutes, `--dry-run` says how long the training will take (on two cores 75 minutes of stability, 161 of benchmarks and 14 of retention), and a stopped study goes on with the same command. Everything follows from seeds.
+This page is made by `benchmarks/studies_page.py` from the records in `benchmarks/results/studies`, which `cmru-hw study` writes as `study.json`. `--quick` is a smaller form of each (on two cores 67 s of stability, 74 of benchmarks and 45 of retention), `--dry-run` says how long the training will take (62 minutes of stability, 101 of benchmarks and 19 of retention), and a stopped study goes on with the same command. Everything follows from seeds.
 
 In stability and retention, networks have one layer, no skip connection, and only the last frame decides: what is not held in the states is lost. Weights are the best on a validation split, at epsilon = 0; the test split is only reported.
 
