@@ -60,8 +60,9 @@ class BankClock:
         80,
     )  # points after it, in pieces
     EDGE_PIECES: ClassVar[int] = 8
-    """Corners on the way, where ngspice stops: with steps as long as the edge at a reltol of 1e-3, one in a
-    thousand banks on sky130 set two units at once. They must be further apart than `job.CORNER` of a step."""
+    """Corners on the way, where ngspice stops: with steps as long as the edge at a reltol of 1e-3, a bank
+    on sky130 set two units at once in one of a thousand frames. They must be further apart than `job.CORNER`
+    of a step."""
     SHORTEST: ClassVar[float] = 0.6e-3  # s: the span at which the bank was counted in ngspice
 
     def __post_init__(self) -> None:
