@@ -24,12 +24,11 @@ def empty_like(tensor: Tensor) -> Tensor:
     if size < LARGE:
         return torch.empty_like(tensor, memory_format=torch.contiguous_format)
     with _lock:
-        for storage in _kept:
+        for storage in reversed(_kept):  # the last used is the likeliest to be in a cache
             if storage.nbytes() == size and torch._C._storage_Use_Count(storage._cdata) == 1:
                 _kept.remove(storage)
                 break
         else:
             storage = torch.UntypedStorage(size)
         _kept.append(storage)
-        strides = torch.empty(tensor.shape, device="meta").stride()
-        return torch.empty(0, dtype=tensor.dtype).set_(storage, 0, tensor.shape, strides)
+        return torch.empty(0, dtype=tensor.dtype).set_(storage, 0, tensor.shape)  # type: ignore[call-overload]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cmru_hw.nn.buffers import empty_like
+from cmru_hw.nn.streaming import fence, streams, write_row
 
 LANES = 128
 """Units that one job of the CPU kernels walks through time with: a few cache lines of each array."""
@@ -98,50 +99,78 @@ class _LinearScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         a, s, s0 = ctx.saved_tensors
         if runs_compiled(s):
             da, db = empty_like(s), empty_like(s)
-            _backward_kernel(a, s, s0, grad.contiguous(), da, db)
+            _backward_kernel(streams(da, db), a, s, s0, grad.contiguous(), da, db)
         else:
             da, db = tree_backward(a, s, s0, grad)
-        return da, db, a[:, 0] * db[:, 0]
+        return da, db, a[:, 0] * db[:, 0] if ctx.needs_input_grad[2] else None
 
 
 @Kernel
 def _forward_kernel(a, b, s0, s):  # type: ignore[no-untyped-def]
-    batch, steps, units = b.shape
+    batch, _, units = b.shape
     blocks = (units + LANES - 1) // LANES
     for job in prange(batch * blocks):
-        i = job // blocks
-        first = (job % blocks) * LANES
-        last = min(first + LANES, units)
-        state = s0[i, first:last].copy()
-        for t in range(steps):
-            at, bt, st = a[i, t, first:last], b[i, t, first:last], s[i, t, first:last]
-            for n in range(last - first):
-                state[n] = at[n] * state[n] + bt[n]
-                st[n] = state[n]
+        i, first = job // blocks, job % blocks * LANES
+        _forward_job(first, min(first + LANES, units), a[i], b[i], s0[i], s[i])
 
 
 @Kernel
-def _backward_kernel(a, s, s0, grad, da, db):  # type: ignore[no-untyped-def]
-    batch, steps, units = s.shape
+def _backward_kernel(streaming, a, s, s0, grad, da, db):  # type: ignore[no-untyped-def]
+    batch, _, units = s.shape
     blocks = (units + LANES - 1) // LANES
     for job in prange(batch * blocks):
-        i = job // blocks
-        first = (job % blocks) * LANES
+        i, first = job // blocks, job % blocks * LANES
         last = min(first + LANES, units)
-        later = np.zeros(last - first, s.dtype)
-        for t in range(steps - 1, -1, -1):
-            before = s[i, t - 1, first:last] if t else s0[i, first:last]
-            at, gt = a[i, t, first:last], grad[i, t, first:last]
-            dat, dbt = da[i, t, first:last], db[i, t, first:last]
-            for n in range(last - first):
-                g = gt[n] + later[n]
-                dbt[n] = g
-                dat[n] = g * before[n]
-                later[n] = g * at[n]
+        if streaming:
+            _streaming_job(first, last, a[i], s[i], s0[i], grad[i], da[i], db[i])
+        else:
+            _backward_job(first, last, a[i], s[i], s0[i], grad[i], da[i], db[i])
+
+
+# A job takes units `first` to `last` of one sequence through time: s0 [N], the others [T, N].
+
+
+@njit(cache=True)
+def _forward_job(first, last, a, b, s0, s):  # type: ignore[no-untyped-def]
+    before = s0[first:last]
+    for t in range(len(s)):
+        at, bt, st = a[t, first:last], b[t, first:last], s[t, first:last]
+        for n in range(last - first):
+            st[n] = at[n] * before[n] + bt[n]
+        before = st
+
+
+@njit(cache=True)
+def _backward_job(first, last, a, s, s0, grad, da, db):  # type: ignore[no-untyped-def]
+    a_next, g_next = np.zeros(last - first, s.dtype), np.zeros(last - first, s.dtype)
+    for t in range(len(s) - 1, -1, -1):
+        before = s[t - 1, first:last] if t else s0[first:last]
+        gt, dat, dbt = grad[t, first:last], da[t, first:last], db[t, first:last]
+        for n in range(last - first):
+            g = gt[n] + a_next[n] * g_next[n]
+            dbt[n] = g
+            dat[n] = g * before[n]
+        a_next, g_next = a[t, first:last], dbt
+
+
+@njit(cache=True)
+def _streaming_job(first, last, a, s, s0, grad, da, db):  # type: ignore[no-untyped-def]
+    a_next, g = np.zeros(last - first, s.dtype), np.zeros(last - first, s.dtype)
+    row = np.empty_like(g)
+    for t in range(len(s) - 1, -1, -1):
+        before = s[t - 1, first:last] if t else s0[first:last]
+        gt = grad[t, first:last]
+        for n in range(last - first):
+            g[n] = gt[n] + a_next[n] * g[n]
+            row[n] = g[n] * before[n]
+        write_row(db[t, first:last], g)
+        write_row(da[t, first:last], row)
+        a_next = a[t, first:last]
+    fence()
 
 
 def tree_scan(a: Tensor, b: Tensor, s0: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from cmru_hw.nn import clipped_scan, linear_scan
 from cmru_hw.nn.buffers import empty_like
 from cmru_hw.nn.saturating_scan import tree_clipped_backward, tree_clipped_scan
 from cmru_hw.nn.scan import LANES, PARALLEL_FROM, tree_backward, tree_scan
+from cmru_hw.nn.streaming import STREAM_FROM, streams
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 20), st.sampled_from([1, 5, LANES + 3]))
 seeds = st.integers(0, 2**31)
@@ -211,3 +212,21 @@ def test_gradients_of_large_scans_are_not_written_over() -> None:
     for _ in range(5):
         gradients(linear_scan(a, b, s0), inputs)
     assert all(torch.equal(tensor, copy) for tensor, copy in zip(kept, copies, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("units", [16, LANES + 16, 17])
+def test_results_too_large_for_the_caches_are_the_same(units: int, dtype: torch.dtype) -> None:
+    """Gradients of 8 MiB and more go past the caches where rows are whole lines; 17 units are not."""
+    steps = STREAM_FROM // (dtype.itemsize * units * 2) + 1
+    a, b, s0 = inputs = [tensor.to(dtype) for tensor in draw((2, steps, units), 9)]
+    a = (a * 0.3).detach().requires_grad_()  # forgets: the sum of thousands of steps stays near 1
+    s = linear_scan(a, b, s0)
+    assert streams(s) == (units != 17)
+    weight = torch.randn_like(s)
+    da, db, ds0 = torch.autograd.grad((s * weight).sum(), (a, b, s0))
+    want_a, want_b = tree_backward(a.detach(), s.detach(), inputs[2].detach(), weight)
+    near = {"rtol": 0.0, "atol": 100 * torch.finfo(dtype).eps * float(want_a.abs().max())}
+    torch.testing.assert_close(db, want_b, **near)
+    torch.testing.assert_close(da, want_a, **near)
+    torch.testing.assert_close(ds0, a[:, 0] * want_b[:, 0], **near)
