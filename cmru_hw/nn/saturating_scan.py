@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import prange
+from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -67,36 +67,42 @@ def _scalar(value: float, like: Tensor) -> Any:
 
 @Kernel
 def _forward_kernel(limit, b, s0, s):  # type: ignore[no-untyped-def]
-    batch, steps, units = b.shape
+    batch, _, units = b.shape
     blocks = (units + LANES - 1) // LANES
     for job in prange(batch * blocks):
-        i = job // blocks
-        first = (job % blocks) * LANES
-        last = min(first + LANES, units)
-        state = s0[i, first:last].copy()
-        for t in range(steps):
-            bt, st = b[i, t, first:last], s[i, t, first:last]
-            for n in range(last - first):
-                state[n] = min(max(state[n] + bt[n], -limit), limit)
-                st[n] = state[n]
+        i, first = job // blocks, job % blocks * LANES
+        _forward_job(limit, first, min(first + LANES, units), b[i], s0[i], s[i])
 
 
 @Kernel
 def _backward_kernel(limit, b, s, s0, grad, db):  # type: ignore[no-untyped-def]
-    nothing = limit - limit
-    batch, steps, units = s.shape
+    batch, _, units = s.shape
     blocks = (units + LANES - 1) // LANES
     for job in prange(batch * blocks):
-        i = job // blocks
-        first = (job % blocks) * LANES
-        last = min(first + LANES, units)
-        later = np.zeros(last - first, s.dtype)
-        for t in range(steps - 1, -1, -1):
-            before = s[i, t - 1, first:last] if t else s0[i, first:last]
-            bt, gt, dbt = b[i, t, first:last], grad[i, t, first:last], db[i, t, first:last]
-            for n in range(last - first):
-                later[n] = gt[n] + later[n] if abs(before[n] + bt[n]) <= limit else nothing
-                dbt[n] = later[n]
+        i, first = job // blocks, job % blocks * LANES
+        _backward_job(limit, first, min(first + LANES, units), b[i], s[i], s0[i], grad[i], db[i])
+
+
+@njit(cache=True)
+def _forward_job(limit, first, last, b, s0, s):  # type: ignore[no-untyped-def]
+    before = s0[first:last]
+    for t in range(len(s)):
+        bt, st = b[t, first:last], s[t, first:last]
+        for n in range(last - first):
+            st[n] = min(max(before[n] + bt[n], -limit), limit)
+        before = st
+
+
+@njit(cache=True)
+def _backward_job(limit, first, last, b, s, s0, grad, db):  # type: ignore[no-untyped-def]
+    nothing = limit - limit
+    later = np.zeros(last - first, s.dtype)
+    for t in range(len(s) - 1, -1, -1):
+        before = s[t - 1, first:last] if t else s0[first:last]
+        bt, gt, dbt = b[t, first:last], grad[t, first:last], db[t, first:last]
+        for n in range(last - first):
+            dbt[n] = gt[n] + later[n] if abs(before[n] + bt[n]) <= limit else nothing
+        later = dbt
 
 
 def tree_clipped_scan(b: Tensor, s0: Tensor, limit: float) -> Tensor:

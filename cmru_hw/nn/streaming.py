@@ -16,9 +16,8 @@ LINE = 64
 STREAM_FROM = 2**23
 """Bytes of a result from which stores pass by: a smaller one is still cached when its reader comes."""
 
-compiled: Any = (
-    intrinsic  # without its types: they are those of the two functions below, not of their callers
-)
+# Any: the types below are of what makes the code, not of how compiled code calls it.
+compiled: Any = intrinsic
 
 
 def streams(*results: Tensor) -> bool:
