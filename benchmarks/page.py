@@ -242,6 +242,8 @@ The clockless FQ-BMRU's `dynamic` differences are hazards: what a latch caught w
 `benchmarks/scan.py`: s_t = a_t s_(t-1) + b_t in float32, forward and backward, against JAX {scan["jax"]}: how many times longer than moving the arrays involved at the bandwidth of a copy, and how many times faster than JAX.
 
 {scans(found)}
+A copy reads each cache line that it then overwrites. Gradients of 8 MiB and more are written past the caches, without, so that a large scan can take less time than a copy of as many bytes.
+
 ## Training
 
 `benchmarks/training.py`: an epoch of the demo network ({training["parameters"]["fq_bmru"]} parameters, two layers) takes {1e3 * training["seconds_an_epoch"]["fq_bmru"]:.0f} ms, one of an `nn.GRU` with {training["parameters"]["gru"]} parameters in the same trainer {1e3 * training["seconds_an_epoch"]["gru"]:.0f} ms: {training["faster_than_gru"]:.2f} times as fast ({training["spread"][0]:.2f} to {training["spread"][1]:.2f} in single rounds). With the candidate noise and the margin that the shipped model is trained with, {training["as_shipped_faster_than_gru"]:.2f} times.
@@ -267,7 +269,7 @@ Every sweep's jobs run on processes of one machine, or, with `--scheduler tcp://
 `benchmarks/spice.py`: networks with random weights, the whole design in one deck and part by part, {found["spice"]["frames"]} frames of the CMRU, {found["spice_fq_bmru"]["frames"]} and {found["spice_two_layers"]["frames"]} of the FQ-BMRU; seconds of the processor, and by the clock on all cores.
 
 {decks(found)}
-{races(found)} In a clocked cell most of ngspice's steps are at the edges of its own clock, which parts do not save. Two workers take eight inputs of four cells {found["spice_fq_bmru"]["two_workers"]["ratio"]:.2f} times as fast as one (CMRU: {found["spice"]["two_workers"]["ratio"]:.2f}).
+{races(found)} In a clocked cell most of ngspice's steps are at the edges of its own clock, which parts do not save. Two workers take {found["spice_fq_bmru"]["two_workers"]["inputs"]} short inputs of four cells {found["spice_fq_bmru"]["two_workers"]["ratio"]:.2f} times as fast as one (CMRU, {found["spice"]["two_workers"]["inputs"]} inputs: {found["spice"]["two_workers"]["ratio"]:.2f}).
 
 A frame of the behavioural model is one of a chip and an input among many, on one thread.
 """

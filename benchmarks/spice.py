@@ -7,8 +7,9 @@
 CMRU or FQ-BMRU networks with random weights, both ways in turn, `--rounds` times. Seconds are those of the
 processor, of ngspice and of Python, so that another load does not tell; the ratio is that of the medians,
 `spread` the smallest and largest ratio of a round, `ratio_by_the_clock` that of the time it took on all
-cores: one deck has one. Beside it the behavioural model, a chip, an input and a frame among many. Then eight
-inputs of four cells with one worker and with two, by the clock.
+cores: one deck has one. Beside it the behavioural model, a chip, an input and a frame among many. Then
+`--inputs` of four frames through four cells, with one worker and with two, by the clock: many, as the last is
+one worker's alone.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--levels", type=int, default=2)
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--frames", type=int, default=6)
+    parser.add_argument("--inputs", type=int, default=96, help="that one worker and two simulate")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     rows = []
@@ -151,7 +153,7 @@ def main() -> None:
                 **differences(design, found[False], found[True]),
             }
         )
-    workers = two_workers(random_design(4, given.unit, given.levels, 1), 8, given.frames, given.rounds)
+    workers = two_workers(random_design(4, given.unit, given.levels, 1), given.inputs, 4, given.rounds)
     machine = {
         "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
         "load": os.getloadavg()[0], "ngspice": find_ngspice()[1], "cmru_hw": __version__,
