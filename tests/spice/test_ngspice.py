@@ -193,11 +193,15 @@ def test_saved_vectors_and_initial_nodes_must_exist(tmp_path):
         run(replace(STEP, initial={"zz": 1.0}), keep=tmp_path)
 
 
-def test_time_limit(tmp_path):
+@pytest.mark.parametrize("watched", [True, False], ids=["as Linux", "as elsewhere"])
+def test_time_limit(tmp_path, monkeypatch, watched):
+    if not watched:
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
     began = time.monotonic()
     with pytest.raises(NgspiceError, match=r"time limit of 0.3 s"):
         run(replace(SLOW, time_limit=0.3), keep=tmp_path)
     assert time.monotonic() - began < 5
+    assert run(replace(STEP, time_limit=60.0)).rung == 0
 
 
 def test_truncated_raw(fake, tmp_path):
