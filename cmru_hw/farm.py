@@ -34,6 +34,7 @@ from threadpoolctl import threadpool_limits
 from cmru_hw import __version__
 from cmru_hw.config import cores, program_hash, write_atomically
 from cmru_hw.errors import ConfigError, WorkError
+from cmru_hw.memory import keep_freed_memory
 
 Arrays = Mapping[str, NDArray[Any]]
 C = TypeVar("C")
@@ -207,6 +208,7 @@ def _alone(function: Function[C, J], context: C, job: J) -> Arrays:
 
     Compiled loops on more threads than torch's make OpenMP build its team anew at every call.
     """
+    keep_freed_memory()
     threads = numba.get_num_threads()
     numba.set_num_threads(1)
     try:

@@ -11,6 +11,7 @@ from torch import nn
 
 from cmru_hw.console import progress_bar
 from cmru_hw.errors import ConfigError
+from cmru_hw.memory import keep_freed_memory
 from cmru_hw.nn.network import Network
 from cmru_hw.technology import Technology
 from cmru_hw.training.abilities import anneals
@@ -22,7 +23,6 @@ from cmru_hw.training.hardware import Hardware
 from cmru_hw.training.interrupt import delayed_interrupt
 from cmru_hw.training.log import event_writer, open_log
 from cmru_hw.training.loop import TrainingLoop
-from cmru_hw.training.memory import keep_freed_memory
 from cmru_hw.training.results import (
     TrainingResult,
     read_finished,

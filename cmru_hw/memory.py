@@ -1,4 +1,4 @@
-"""What the C library does with memory that a training step lets go of."""
+"""What the C library does with memory that a training step, or a block of frames, lets go of."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ KEPT = 2**28
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed instead of giving it back to the system; other libraries do as they do.
 
-    The tensors of a step, some megabytes, are freed with it. Given back and fetched anew, page by page, they
-    cost a fifth of the step's time.
+    The arrays of a step, some megabytes, are freed with it. Given back and fetched anew, page by page, they
+    cost a fifth of its time.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "gnu_get_libc_version"):
