@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from cmru_hw.primitives.device import Array, Shifts
 from cmru_hw.stimulus import Stimulus
 from cmru_hw.variation import draw
 
-ROWS_A_FRAME = 4096
-"""Chips times inputs in one model, about: what they hold stays in a core's cache, and outweighs Python."""
+ROWS_A_FRAME = 5000
+"""Chips times inputs in one model, at most: what they hold stays in a core's cache, and outweighs Python."""
 CHIPS_A_JOB = 50
 
 
@@ -47,9 +48,11 @@ class Lot:
 
     def batches(self, numbers: range) -> Iterator[range]:
         """Numbers of chips that go through the model together."""
-        together = max(1, ROWS_A_FRAME // len(self.stimulus))
-        for first in range(0, len(numbers), together):
-            yield numbers[first : first + together]
+        most = max(1, ROWS_A_FRAME // len(self.stimulus))
+        batches = -(-len(numbers) // most)
+        ends = [len(numbers) * k // batches for k in range(batches + 1)]
+        for first, last in pairwise(ends):
+            yield numbers[first:last]
 
     def margins(self, shifts: Shifts, **changes: Any) -> Array:
         """How clearly each chip decides each input right, [chips, B]; >= 0 is right. See `Pooled.margins`.
