@@ -47,10 +47,10 @@ class Lot:
         return replace(self, design=self.design.at(celsius, supply, corner))
 
     def batches(self, numbers: range) -> Iterator[range]:
-        """Numbers of chips that go through the model together."""
+        """Numbers of chips that go through the model together, about as many each time."""
         most = max(1, ROWS_A_FRAME // len(self.stimulus))
-        batches = -(-len(numbers) // most)
-        ends = [len(numbers) * k // batches for k in range(batches + 1)]
+        count = -(-len(numbers) // most)
+        ends = [len(numbers) * k // max(count, 1) for k in range(count + 1)]
         for first, last in pairwise(ends):
             yield numbers[first:last]
 
