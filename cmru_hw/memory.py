@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's names for mallopt
 KEPT = 2**28
 """Bytes of free memory that a process may keep."""
 
 
+@functools.cache
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed instead of giving it back to the system; other libraries do as they do.
 

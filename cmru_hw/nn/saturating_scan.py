@@ -49,7 +49,7 @@ class _ClippedScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         b, s, s0 = ctx.saved_tensors
         if runs_compiled(s):
             db = empty_like(s)
@@ -57,7 +57,7 @@ class _ClippedScan(torch.autograd.Function):
             _backward_kernel(limit, b, s, s0, grad.contiguous(), db)
         else:
             db = tree_clipped_backward(b, s, s0, ctx.limit, grad)
-        return db, db[:, 0].clone(), None
+        return db, db[:, 0].clone() if ctx.needs_input_grad[1] else None, None
 
 
 def _scalar(value: float, like: Tensor) -> Any:

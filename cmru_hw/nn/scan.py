@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cmru_hw.nn.buffers import empty_like
-from cmru_hw.nn.streaming import fence, streams, write_row
+from cmru_hw.nn.uncached import fence, streams, write_row
 
 LANES = 128
 """Units that one job of the CPU kernels walks through time with: a few cache lines of each array."""

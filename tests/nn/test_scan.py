@@ -12,7 +12,7 @@ from cmru_hw.nn import clipped_scan, linear_scan
 from cmru_hw.nn.buffers import empty_like
 from cmru_hw.nn.saturating_scan import tree_clipped_backward, tree_clipped_scan
 from cmru_hw.nn.scan import LANES, PARALLEL_FROM, tree_backward, tree_scan
-from cmru_hw.nn.streaming import STREAM_FROM, streams
+from cmru_hw.nn.uncached import STREAM_FROM, streams
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 20), st.sampled_from([1, 5, LANES + 3]))
 seeds = st.integers(0, 2**31)

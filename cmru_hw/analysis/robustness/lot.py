@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -47,12 +46,10 @@ class Lot:
         return replace(self, design=self.design.at(celsius, supply, corner))
 
     def batches(self, numbers: range) -> Iterator[range]:
-        """Numbers of chips that go through the model together, about as many each time."""
-        most = max(1, ROWS_A_FRAME // len(self.stimulus))
-        count = -(-len(numbers) // most)
-        ends = [len(numbers) * k // max(count, 1) for k in range(count + 1)]
-        for first, last in pairwise(ends):
-            yield numbers[first:last]
+        """Numbers of chips that go through the model together."""
+        together = max(1, ROWS_A_FRAME // len(self.stimulus))
+        for first in range(0, len(numbers), together):
+            yield numbers[first : first + together]
 
     def margins(self, shifts: Shifts, **changes: Any) -> Array:
         """How clearly each chip decides each input right, [chips, B]; >= 0 is right. See `Pooled.margins`.
