@@ -14,7 +14,7 @@ import numpy as np
 
 from cmru_hw.design import Decisions, Design, Pooled, Stage
 from cmru_hw.primitives.branch_noise import Spectrum
-from cmru_hw.primitives.device import Array, Shifts
+from cmru_hw.primitives.device import Array, Shifts, Single
 from cmru_hw.primitives.integrator import Integrator
 from cmru_hw.primitives.noise_source import Noise
 from cmru_hw.primitives.signal import Decider, Frame, Memory, block_of, node_capacitances, over_batch
@@ -58,7 +58,8 @@ class BehavioralModel:
         given = shifts or {}
         self._chips = chip_count(design, given) or 1
         self._currents: dict[str, Any] = {
-            stage.name: stage.currents(design.signals, given, self._technology) for stage in design.stages
+            stage.name: _single(stage.currents(design.signals, given, self._technology))
+            for stage in design.stages
         }
         for name, states in design.named(stuck or {}).items():
             self._currents[name] = {**self._currents[name], "stuck": states}
@@ -100,7 +101,7 @@ class BehavioralModel:
         last = np.full(len(x), x.shape[1]) if lengths is None else lengths
         order = np.argsort(-last, kind="stable")
         alive = (last[order][:, None] > np.arange(last.max())).sum(axis=0)
-        inputs, added = self.design.encode(x[order]), self._drawn_noise(x[order], order)
+        inputs, added = _single(self.design.encode(x[order])), self._drawn_noise(x[order], order)
         deviates = self._deviates(x, order) if self._intrinsic else {}
         given = self.start(len(x)) if start is None else start
         states = {name: held[..., order, :] for name, held in given.items()}
@@ -363,6 +364,11 @@ class _Padded:
             for t, count, frame in block.frames(rows):
                 out[..., block.order[:count], t, :] = frame
         return out
+
+
+def _single(currents: Any) -> Any:
+    """Currents by what they are, in single precision."""
+    return currents and {key: np.asarray(each, Single) for key, each in currents.items()}
 
 
 def _joined(parts: Sequence[Array], counts: Decisions, axis: int) -> Array:

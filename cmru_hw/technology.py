@@ -187,13 +187,15 @@ class Technology(Strict):
         """U_T = k T / q in V."""
         return BOLTZMANN_OVER_CHARGE * (self.temperature_celsius + ZERO_CELSIUS)
 
-    def gate_voltage(self, polarity: Polarity, current: NDArray[np.float64]) -> NDArray[np.float64]:
+    def gate_voltage(
+        self, polarity: Polarity, current: NDArray[np.floating[Any]]
+    ) -> NDArray[np.floating[Any]]:
         """V_GS (V) of a unit transistor that carries `current` (A) in weak inversion; never below 0."""
         slope = self.slope_factor.of(polarity) * self.thermal_voltage
         above = slope * np.log(np.maximum(current, 1e-15) / 1e-9)
         return np.maximum(self.gate_voltage_at_1na.of(polarity) + above, 0.0)
 
-    def saturation(self, polarity: Polarity, volts: NDArray[np.float64]) -> NDArray[np.float64]:
+    def saturation(self, polarity: Polarity, volts: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Drain current at V_DS (V), relative to that at the V_DS where the card's curve is 1."""
         curve = self.output_curve
         return np.interp(volts, curve.volts, curve.n if polarity == "n" else curve.p)

@@ -72,7 +72,8 @@ class Transistors:
     def shifts(self, deviates: Array) -> dict[str, Array]:
         """Shifts (V) of chips from standard normal deviates [chips, transistors]."""
         volts = self.sigma * deviates
-        found, first = {}, 0
+        found: dict[str, Array] = {}
+        first = 0
         for name, places in self.places.items():
             shape = self.parts[name]
             flat = np.zeros((len(deviates), int(np.prod(shape))))

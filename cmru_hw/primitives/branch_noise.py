@@ -53,8 +53,11 @@ class Spectrum(NamedTuple):
 
 
 def shot(current: Array, polarity: Polarity, technology: Technology) -> Array:
-    """Density (A^2/Hz) of branches that carry `current` (A) in transistors of `polarity`."""
-    return 2 * CHARGE * technology.noise_factor.of(polarity) * current
+    """Density (A^2/Hz) of branches that carry `current` (A) in transistors of `polarity`.
+
+    In double precision: what a little noise leaves behind a node is too small a number for single.
+    """
+    return 2 * CHARGE * technology.noise_factor.of(polarity) * np.asarray(current, np.float64)
 
 
 def conductance(current: Array, polarity: Polarity, technology: Technology) -> Array:

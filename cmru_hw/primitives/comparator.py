@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numba import vectorize
 
 from cmru_hw.config import Strict
 from cmru_hw.errors import MappingError
 from cmru_hw.primitives.branch_noise import Spectrum, conductance, decision_bandwidth, shot
 from cmru_hw.primitives.clock import BankClock, clock_net
-from cmru_hw.primitives.device import Array, DeviceArray, Shifts, strength
+from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Single, strength
 from cmru_hw.primitives.signal import (
     Decider,
     Frame,
@@ -77,6 +78,14 @@ def comparator_geometry(technology: Technology) -> ComparatorGeometry:
     return technology.cell("window_comparator", ComparatorGeometry)
 
 
+@vectorize(
+    [f"float{n}(float{n}, float{n}, float{n}, float{n}, float{n}, float{n})" for n in (32, 64)], cache=True
+)
+def _says(own: float, other: float, beta: float, win: float, lose: float, threshold: float) -> float:
+    """A half's decision."""
+    return 1.0 if win * own > lose * other + threshold * beta else 0.0
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class WindowComparator(Decider):
     """A row of comparators. As a `Signal` it is its threshold: the diode that carries beta.
@@ -118,7 +127,7 @@ class WindowComparator(Decider):
 
     def start(self, currents: Any = None) -> Array:
         """No decision yet."""
-        return np.zeros(self.size)
+        return np.zeros(self.size, Single)
 
     def initial_voltages(self, supply: float) -> dict[str, float]:
         """No decision yet."""
@@ -237,13 +246,13 @@ class WindowComparator(Decider):
 
         `threshold` is the row named by `threshold_signal`.
         """
-        rows = (positive, negative)
+        up, down = (
+            [over_batch(currents[key][..., half]) for key in ("win", "lose", "threshold")]
+            for half in range(len(HALVES))
+        )
         beta = 1.0 if threshold is None else threshold
-        says = []
-        for half in range(len(HALVES)):
-            win, lose, weight = (over_batch(currents[key][..., half]) for key in ("win", "lose", "threshold"))
-            says.append(win * rows[half] > lose * rows[1 - half] + weight * beta)
-        return says[0].astype(np.float64) - says[1]
+        says_up, says_down = _says(positive, negative, beta, *up), _says(negative, positive, beta, *down)
+        return np.subtract(says_up, says_down)
 
     def supply_current(
         self, before: Array, decision: Array, positive: Array, negative: Array, beta: Array,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmru_hw.technology import Geometry, Polarity, Technology
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
+Single = np.float32
+"""Of the currents in the behavioural model."""
 Units = NDArray[np.int64]
 Shifts = Mapping[str, Array]
 """Threshold shift (V, positive = weaker) of every transistor by part, or of every chip's: [chips, ...].
@@ -69,7 +72,8 @@ def draw_shifts(
     """
     count = 2 * sum(array.units.size for array in devices.values())
     deviates = scale * np.stack([generator.standard_normal(count) for generator in generators])
-    shifts, first = {}, 0
+    shifts: dict[str, Array] = {}
+    first = 0
     for name, array in devices.items():
         last = first + 2 * array.units.size
         own = deviates[:, first:last].reshape(len(generators), 2, *array.units.shape)

@@ -25,7 +25,7 @@ from scipy.optimize import brentq
 
 from cmru_hw.errors import ConfigError
 from cmru_hw.primitives.branch_noise import Spectrum, reference_noise, shot
-from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
+from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Single, Units, strength
 from cmru_hw.primitives.signal import (
     Decider,
     Frame,
@@ -177,7 +177,7 @@ def _changes(
     at, middle = value, centre[axis]
     if axis == "unit_area":
         grid, at, middle = np.log(grid), float(np.log(at)), float(np.log(middle))
-    found = {}
+    found: dict[str, Array] = {}
     for key in ("up", "down", "output"):
         stack = np.array([table[key] for table in along], dtype=float)
         found[key] = interpolated(grid, stack, at) - interpolated(grid, stack, middle)
@@ -192,14 +192,14 @@ def calibration(technology: Technology) -> LatchCalibration:
     )  # fmt: skip
 
 
-@vectorize(["float64(float64, float64, float64, float64)"], cache=True)
+@vectorize([f"float{n}(float{n}, float{n}, float{n}, float{n})" for n in (32, 64)], cache=True)
 def _decided(candidate: float, gain: float, up: float, down: float) -> float:
     """What a candidate asks for."""
     c = candidate * gain
     return 1.0 if c >= up else (-1.0 if c < down else 0.0)
 
 
-@vectorize(["float64(float64, float64, float64)"], cache=True)
+@vectorize([f"float{n}(float{n}, float{n}, float{n})" for n in (32, 64)], cache=True)
 def _moved(state: float, decision: float, lowest: float) -> float:
     """The state after a decision."""
     return 1.0 if decision > 0.0 else (lowest if decision < 0.0 else state)
@@ -262,7 +262,7 @@ class Latch(Memory, Decider):
 
     def start(self, currents: Any = None) -> Array:
         """The initial states."""
-        return np.where(self.initial_state > 0, 1.0, self.lowest)
+        return np.where(self.initial_state > 0, 1.0, self.lowest).astype(Single)
 
     def initial_voltages(self, supply: float) -> dict[str, float]:
         """v0 at the rail of its initial bit."""
@@ -382,7 +382,7 @@ class Latch(Memory, Decider):
         candidate = frame.values[self.candidate]
         state = self.step(frame.before[self.name], self.decide(candidate, currents))
         state = self.held(state, currents)
-        bit = (state > 0).astype(np.float64)
+        bit = (state > 0).astype(Single)
         output = self.output(bit, currents)
         frame.states[self.name], frame.values[self.name] = state, output
         if frame.metered:

@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from numba import guvectorize
 
 from cmru_hw.config import Strict
 from cmru_hw.errors import MappingError
 from cmru_hw.primitives.branch_noise import Spectrum, reference_noise, shot
 from cmru_hw.primitives.clock import clock_net
 from cmru_hw.primitives.comparator import WindowComparator
-from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
+from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Single, Units, strength
 from cmru_hw.primitives.node import mirrored
 from cmru_hw.primitives.signal import (
     Frame,
@@ -83,6 +84,16 @@ class BankGeometry(Strict):
 def bank_geometry(technology: Technology) -> BankGeometry:
     """The bank's part of a card. Raises MappingError where the technology has none."""
     return technology.cell("latch_bank", BankGeometry)
+
+
+@guvectorize(
+    [f"(float{n}[:], float{n}, float64, float64, float{n}[:])" for n in (32, 64)],
+    "(n),(),(),()->()",
+    cache=True,
+)
+def _of_state(outputs: Array, state: float, lowest: float, step: float, found: Array) -> None:
+    """What a state, of all from the lowest in equal steps, puts out."""
+    found[0] = outputs[int((state - lowest) / step + 0.5)]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -156,7 +167,7 @@ class LatchBank(Memory):
 
     def start(self, currents: Any = None) -> Array:
         """The initial states."""
-        return self.initial_state.astype(np.float64)
+        return self.initial_state.astype(Single)
 
     def initial_voltages(self, supply: float) -> dict[str, float]:
         """Every unit at the rail of the initial state."""
@@ -183,8 +194,8 @@ class LatchBank(Memory):
 
     def is_set(self, state: Array | Units) -> Array:
         """Which units are set in a state: [..., size] to [..., size, latches]."""
-        count = np.searchsorted(self.states, state)
-        return (count[..., None] > np.arange(self.latches)).astype(np.float64)
+        count = (state - self.lowest) / self._step
+        return (count[..., None] > np.arange(self.latches) + 0.5).astype(np.float64)
 
     def state(self, units: Array) -> Array:
         """The state s that units 0 or 1 stand for: [..., size, latches] to [..., size]."""
@@ -252,10 +263,7 @@ class LatchBank(Memory):
         """Output current in A of states [..., batch, size]."""
         outputs = currents["outputs"]
         table = outputs[..., None, :, :] if outputs.ndim > 2 else outputs
-        count = self.is_set(state).sum(axis=-1).astype(np.int64)
-        extra = (1,) * (count.ndim + 1 - table.ndim)
-        table = table.reshape(*extra, *table.shape)
-        return np.take_along_axis(table, count[..., None], axis=-1)[..., 0]
+        return np.asarray(_of_state(table, state, self.lowest, self._step))
 
     def noise_sources(
         self, frame: Frame, currents: Mapping[str, Array]

@@ -24,7 +24,7 @@ import numpy as np
 
 from cmru_hw.primitives.branch_noise import Spectrum, reference_noise, shot
 from cmru_hw.primitives.device import Array, DeviceArray, Shifts, Units, strength
-from cmru_hw.primitives.node import mirrored, settle, summed
+from cmru_hw.primitives.node import arrive, mirrored, settle, summed
 from cmru_hw.primitives.signal import (
     Frame,
     Load,
@@ -178,19 +178,6 @@ class Mirror(Signal):
             found["bias", positive] = bias
         return found
 
-    def step(
-        self,
-        drives: Mapping[tuple[str, Polarity], Array],
-        currents: Mapping[tuple[str, bool], Array],
-        technology: Technology,
-    ) -> tuple[Array, Array]:
-        """The nodes' currents and their positive contributions alone (A), [..., batch, out].
-
-        A node whose sums cancel is not off: where it settles, the side that takes has left saturation.
-        """
-        sums = self._sums(drives, currents)
-        return settle(technology, self.polarity, sums[True], sums[False], self.diode_units)
-
     def _sums(
         self, drives: Mapping[tuple[str, Polarity], Array], currents: Mapping[tuple[str, bool], Array]
     ) -> dict[bool, Array]:
@@ -211,7 +198,8 @@ class Mirror(Signal):
     ) -> tuple[Array | float, Spectrum | None, Array | float]:
         """Every mirror's own noise, a bias's reference, and what the sources' gates bring with them."""
         technology, sums = frame.technology, self._sums(frame.drives, currents)
-        value, arriving = settle(technology, self.polarity, sums[True], sums[False], self.diode_units)
+        node = technology, self.polarity, sums[True], sums[False], self.diode_units
+        value, arriving = settle(*node), arrive(*node)
         made = shot(arriving, self.other, technology) + shot(arriving - value, self.polarity, technology)
         arrives = Spectrum(np.zeros(self.size), np.zeros(self.size))
         for positive in (True, False):
@@ -249,12 +237,15 @@ class Mirror(Signal):
         return positive @ np.ones(self.size) + value @ self.copied.astype(float)
 
     def advance(self, frame: Frame, currents: Mapping[tuple[str, bool], Array]) -> None:
-        """The sums of this frame."""
-        technology = frame.technology
-        value, positive = self.step(frame.drives, currents, technology)
-        frame.values[self.name] = value
+        """The sums of this frame.
+
+        A node whose sums cancel is not off: where it settles, the side that takes has left saturation.
+        """
+        technology, sums = frame.technology, self._sums(frame.drives, currents)
+        node = technology, self.polarity, sums[True], sums[False], self.diode_units
+        frame.values[self.name] = value = settle(*node)
         if frame.metered:
-            frame.drawn[self.name] = self.supply_current(value, positive)
+            frame.drawn[self.name] = self.supply_current(value, arrive(*node))
 
     @property
     def bias_current(self) -> float:

@@ -5,9 +5,10 @@ are 1 a node carries relu(sum+ - sum-); as they are, it settles at the V of its 
 
     sum+ f(V_DD - V) - sum- f(V) = I_diode(V),       I_diode(V) = I_gate(V) f(V)
 
-All of it per unit transistor and of one variable, a current or V, is tabulated: over currents in `OCTAVES` of
-2^`BITS` equal parts, which a float's exponent and leading bits number, so that neither logarithms nor
-exponentials are left. Where V matters, a step of Newton's method begins with V from a table of both sums.
+All of it per unit transistor and tabulated: mirrors over a diode's current, nodes over both of their sums. An
+octave of a current has 2^bits equal parts, which a float's exponent and leading bits number, so that neither
+logarithms nor exponentials are left. In single precision, which rounds a hundred times less than a table does
+and lets a processor take twice as many currents at once.
 """
 
 from __future__ import annotations
@@ -21,44 +22,36 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cmru_hw.primitives.device import Array
+from cmru_hw.primitives.device import Array, Single
 from cmru_hw.technology import Polarity, Technology
 
-FIRST, OCTAVES = -64, 44  # from 5.4e-20 A to 9.5e-7 A
-BITS = 6
-_SHIFT = 52 - BITS
-_BELOW = (1023 + FIRST) << BITS
-_REST = (1 << _SHIFT) - 1
+FIRST, OCTAVES, BITS = -64, 44, 6  # of a diode's current: from 5.4e-20 A to 9.5e-7 A
+SUM_FIRST, SUM_OCTAVES, SUM_BITS = -60, 46, 3  # of sum+ + sum-: from 8.7e-19 A to 6.1e-5 A
+SHARES = 256  # parts of the root of (sum+ - sum-) / (sum+ + sum-), with its sign from -1 to 1
 LEAST = 1e-6  # V of a diode; nothing is told apart below
-VOLTS = 5e-4  # V between the points of what depends on V
-FLAT = 0.12  # V, from which on an output curve rises by less than 0.4 in 1 V
-START_FIRST, START_OCTAVES = -60, 46  # sum+ + sum- of a unit, from 8.7e-19 A to 6.1e-5 A
-START_BITS = 2
-SHARES = 128  # parts of what is asked of a node's balance, (sum+ - sum-) / (sum+ + sum-)
-_START_SHIFT = 52 - START_BITS
-_START_BELOW = (1023 + START_FIRST) << START_BITS
-_START_REST = np.uint64((1 << _START_SHIFT) - 1)
-_ONE = np.uint64(1023 << 52)  # bits of 1.0
-NEAR = 2.5  # points of the grid that a step of Newton's method may go and still be the last
-TILE = 512  # nodes that are settled together
+VOLTS = 5e-4  # V between the points where a node's balance is looked for
+TILE = 512  # currents that are looked up together
+
+_EXPONENT, _FRACTION = 127, 23  # of a float32: its bias, and the bits that follow
+
+
+Pairs = NDArray[np.int64]
+"""Two numbers of single precision side by side, as they are fetched: a table's, and the step to its next."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Of one polarity; `raised` and `copied` multiply a diode's current, the others are of a node.
+    """Of one polarity. `raised` and `copied` [current] multiply a diode's current.
 
-    `curves` [current, 2] are f(V_DD - V) and f(V) where the diode carries a current, `flat` the current from
-    which on they hardly change; `nodes` [V, 3] is f(V_DD - V), f(V) and I_diode; `start` [sum, share] is V in
-    steps of the grid by sum+ + sum- and by sign(x) sqrt(abs(x)), x = (sum+ - sum-) / (sum+ + sum-).
+    `soft` and `arriving` [sum, share] multiply a node's sum+, and say what its diode carries besides
+    relu(sum+ - sum-), and what of sum+ arrives.
     """
 
-    raised: Array  # what transistors on its gate carry where f is 1
-    copied: Array  # what those on its copy's gate do
+    raised: Pairs  # what transistors on its gate carry where f is 1
+    copied: Pairs  # what those on its copy's gate do
     least: float  # A; a diode without a current still leaks
-    curves: Array
-    flat: float
-    nodes: Array
-    start: Array
+    soft: Pairs
+    arriving: Pairs
 
 
 def tables(technology: Technology, polarity: Polarity) -> Tables:
@@ -106,22 +99,29 @@ def _tables(
     native = floored * raised(polarity, floored)
     copy = native * curve(polarity, supply - gate_voltage(other, currents))
     copy = np.maximum(copy, least(other))
-    at = np.minimum(gate_voltage(polarity, currents), supply)
+
     grid = np.linspace(0.0, supply, int(np.ceil(supply / VOLTS)) + 1)
     under = curve(polarity, grid)
     nodes = np.stack([curve(other, supply - grid), under, gate_current(polarity, grid) * under], axis=-1)
-    sums, roots = _grid(START_FIRST, START_OCTAVES, START_BITS), np.linspace(-1, 1, SHARES + 1)
-    shares = roots * np.abs(roots)
-    start = _starts(sums[:, None] * (1 + shares) / 2, sums[:, None] * (1 - shares) / 2, nodes)
+    roots = np.linspace(-1, 1, SHARES + 1)
+    # Where nothing is mirrored into a node the share of it that the diode would carry is that of a little.
+    shares = np.maximum(roots * np.abs(roots), 1e-3 - 1)
+    sums = _grid(SUM_FIRST, SUM_OCTAVES, SUM_BITS)[:, None]
+    plus, minus = sums * (1 + shares) / 2, sums * (1 - shares) / 2
+    value, over = _balanced(plus, minus, nodes)
     return Tables(
-        raised=native / floored,
-        copied=copy * raised(other, copy) / floored,
+        raised=_paired(native / floored),
+        copied=_paired(copy * raised(other, copy) / floored),
         least=least(polarity),
-        curves=np.stack([curve(other, supply - at), curve(polarity, at)], axis=-1),
-        flat=float(gate_current(polarity, np.array(FLAT))),
-        nodes=nodes,
-        start=start.astype(np.float32),
+        soft=_paired((value - np.maximum(plus - minus, 0.0)) / plus),
+        arriving=_paired(over),
     )
+
+
+def _paired(table: Array) -> Pairs:
+    """With the steps along the last axis; the last one's is 0."""
+    steps = np.diff(table, axis=-1, append=table[..., -1:])
+    return np.stack([table, steps], axis=-1).astype(Single).view(np.int64)[..., 0]
 
 
 def _grid(first: int, octaves: int, bits: int) -> Array:
@@ -140,7 +140,7 @@ def summed(bias: Array, terms: Sequence[tuple[Array, Array]]) -> Array:
         return bias[..., None, :]
     lead = np.broadcast_shapes(bias.shape[:-1], *(one.shape[:-2] for term in terms for one in term))
     rows = max(drives.shape[-2] for drives, _ in terms)
-    total = np.empty((*lead, bias.shape[-1], rows))
+    total = np.empty((*lead, bias.shape[-1], rows), Single)
     flat, begun = total.reshape(-1, *total.shape[-2:]), _stacked(bias[..., None], lead, 1)
     for number, (drives, gains) in enumerate(terms):
         given = _stacked(np.swapaxes(drives, -1, -2), lead, rows), _stacked(gains, lead, gains.shape[-1])
@@ -154,7 +154,7 @@ def _stacked(array: Array, lead: tuple[int, ...], last: int) -> Array:
         lead, array = (), array.reshape(array.shape[-2:])
     shape = (*lead, array.shape[-2], last)
     array = array if array.shape == shape else np.broadcast_to(array, shape)
-    return np.ascontiguousarray(array.reshape(-1, *shape[-2:]))
+    return np.ascontiguousarray(array.reshape(-1, *shape[-2:]), Single)
 
 
 def mirrored(technology: Technology, polarity: Polarity, current: Array, units: int) -> Array:
@@ -175,27 +175,37 @@ def copied(technology: Technology, polarity: Polarity, current: Array, units: in
     return _each(_times, current, float(units), known.least, known.copied)
 
 
-def settle(
-    technology: Technology, polarity: Polarity, plus: Array, minus: Array, units: int
-) -> tuple[Array, Array]:
-    """Currents (A) of diodes of `units` at nodes, and what arrives there.
+def settle(technology: Technology, polarity: Polarity, plus: Array, minus: Array, units: int) -> Array:
+    """Currents (A) of diodes of `units` at nodes.
 
     `plus` and `minus` are what is mirrored into and out of a node where the curves are 1.
     """
-    known, shape = tables(technology, polarity), np.broadcast_shapes(plus.shape, minus.shape)
+    return _node(plus, minus, units, 1.0, tables(technology, polarity).soft)
+
+
+def arrive(technology: Technology, polarity: Polarity, plus: Array, minus: Array, units: int) -> Array:
+    """What is left of `plus` (A) where such nodes have settled."""
+    return _node(plus, minus, units, 0.0, tables(technology, polarity).arriving)
+
+
+def _node(plus: Array, minus: Array, units: int, ideal: float, table: Pairs) -> Array:
+    shape = np.broadcast_shapes(plus.shape, minus.shape)
     like = _in_memory(np.broadcast_to(plus if plus.shape == shape else minus, shape))
-    value, arriving = np.empty_like(like), np.empty_like(like)
-    given = [one if one.strides == like.strides else _laid_out(one, like) for one in (plus, minus)]
-    p, m, v, a = (one.ravel(order="K") for one in (*given, value, arriving))
-    _settle(p, m, v, a, float(units), known.flat, known.curves, known.nodes, known.start)
-    return value, arriving
+    found = np.empty_like(like)
+    p, m = (one if _lies_as(one, like) else _laid_out(one, like) for one in (plus, minus))
+    _looked_up(p.ravel(order="K"), m.ravel(order="K"), found.ravel(order="K"), units, ideal, table)
+    return found
 
 
 def _in_memory(array: Array) -> Array:
     """The array, or a copy, such that `ravel` finds it flat in the order it lies in."""
-    array = np.asarray(array, dtype=np.float64)
+    array = np.asarray(array, Single)
     flat = array.flags.c_contiguous or (array.ndim > 1 and np.swapaxes(array, -1, -2).flags.c_contiguous)
     return array if flat else np.ascontiguousarray(array)
+
+
+def _lies_as(array: Array, like: Array) -> bool:
+    return array.dtype == like.dtype and array.shape == like.shape and array.strides == like.strides
 
 
 def _laid_out(array: Array, like: Array) -> Array:
@@ -229,109 +239,82 @@ def _add(total: Array, bias: Array, first: bool, drives: Array, gains: Array) ->
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _times(current: Array, found: Array, units: float, least: float, table: Array) -> None:
+def _times(current: Array, found: Array, units: float, least: float, table: Pairs) -> None:
     """Currents, at least `least` a unit, times what the table says of one unit's."""
-    unit = 1.0 / units
-    for k in range(len(current)):
-        found[k] = max(current[k] * unit, least)
-    bits, last = found.view(np.int64), len(table) - 2
-    for k in range(len(current)):
-        i = np.uint64(min((bits[k] >> _SHIFT) - _BELOW, last))
-        share = (bits[k] & _REST) / (_REST + 1.0)
-        found[k] *= units * (table[i] + share * (table[i + np.uint64(1)] - table[i]))
+    unit, whole, floor = Single(1 / units), Single(units), Single(least)
+    below, last = np.int32((_EXPONENT + FIRST) << BITS), np.int32(len(table) - 1)
+    shift, rest, part = _FRACTION - BITS, (1 << _FRACTION - BITS) - 1, Single(2.0 ** (BITS - _FRACTION))
+    index, share, pair = np.empty(TILE, np.int32), np.empty(TILE, Single), np.empty(TILE, np.int64)
+    halves = pair.view(Single)
+    for first in range(0, len(current), TILE):
+        given, made = current[first : first + TILE], found[first : first + TILE]
+        bits = made.view(np.int32)
+        for k in range(len(given)):
+            each = given[k] * unit
+            made[k] = each if not each < floor else floor
+        for k in range(len(given)):
+            index[k] = min(np.int32((bits[k] >> shift) - below), last)
+            share[k] = Single(bits[k] & rest) * part
+        for k in range(len(given)):
+            pair[k] = table[np.uint64(index[k])]
+        for k in range(len(given)):
+            made[k] *= whole * (halves[2 * k] + share[k] * halves[2 * k + 1])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _settle(
-    plus: Array, minus: Array, value: Array, arriving: Array, units: float, flat: float, curves: Array,
-    nodes: Array, start: Array,
-) -> None:  # fmt: skip
-    """Settle all nodes, as many at a time as stay in a cache: as if curves hardly changed with V, then again
-    where they do.
-    """
-    rest, scratch = np.empty(TILE + 1, np.int32), np.empty((6, TILE))
+def _looked_up(plus: Array, minus: Array, found: Array, units: float, ideal: float, table: Pairs) -> None:
+    """`ideal` times relu(plus - minus), and `plus` times what the table [sum, share] says of both sums."""
+    unit, zero, one, tiny, whole = Single(1 / units), Single(0), Single(1), Single(1e-37), Single(ideal)
+    lowest, highest = Single(2.0**SUM_FIRST), Single(2.0 ** (SUM_FIRST + SUM_OCTAVES) * (1 - 1e-6))
+    row, half, last = np.int32(SHARES + 1), Single(SHARES / 2), Single(SHARES - 1e-4)
+    below, down, flat = np.int32((_EXPONENT + SUM_FIRST) << SUM_BITS), np.uint64(SHARES + 1), table.ravel()
+    shift, rest = _FRACTION - SUM_BITS, (1 << _FRACTION - SUM_BITS) - 1
+    part = Single(2.0 ** (SUM_BITS - _FRACTION))
+    total, x, y = np.empty(TILE, Single), np.empty(TILE, Single), np.empty(TILE, Single)
+    bits, index = total.view(np.int32), np.empty(TILE, np.int32)
+    here, next_sum = np.empty(TILE, np.int64), np.empty(TILE, np.int64)
+    low, high = here.view(Single), next_sum.view(Single)
     for first in range(0, len(plus), TILE):
-        p, m = plus[first : first + TILE], minus[first : first + TILE]
-        v, a = value[first : first + TILE], arriving[first : first + TILE]
-        left = _flat(p, m, v, a, rest, units, flat, curves)
-        _newton(p, m, v, a, rest[:left], scratch, units, nodes, start)
+        p, m, f = plus[first : first + TILE], minus[first : first + TILE], found[first : first + TILE]
+        for k in range(len(p)):
+            both = p[k] + m[k]
+            x[k] = (p[k] - m[k]) / max(both, tiny)
+            each = both * unit
+            each = each if each > lowest else lowest  # also where it is not a number
+            total[k] = each if each < highest else highest
+        for k in range(len(p)):
+            at = (np.copysign(np.sqrt(abs(x[k])), x[k]) + one) * half
+            at = at if at > zero else zero
+            at = at if at < last else last
+            j = np.int32(at)
+            y[k] = at - Single(j)
+            index[k] = ((bits[k] >> shift) - below) * row + j
+            x[k] = Single(bits[k] & rest) * part
+        for k in range(len(p)):
+            i = np.uint64(index[k])
+            here[k], next_sum[k] = flat[i], flat[i + down]
+        for k in range(len(p)):
+            lower = low[2 * k] + y[k] * low[2 * k + 1]
+            upper = high[2 * k] + y[k] * high[2 * k + 1]
+            alone = p[k] - m[k]
+            alone = alone if not alone < zero else zero
+            f[k] = whole * alone + p[k] * (lower + x[k] * (upper - lower))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _flat(
-    plus: Array, minus: Array, value: Array, arriving: Array, rest: NDArray[np.int32], units: float,
-    flat: float, curves: Array,
-) -> int:  # fmt: skip
-    """Settle nodes as if curves hardly changed with V; how many of them do, and in `rest` which."""
-    unit, one, last, left = 1.0 / units, np.uint64(1), len(curves) - 2, 0
-    for k in range(len(plus)):
-        alone = (plus[k] - minus[k]) * unit
-        value[k] = alone if alone > 2.0**FIRST else 2.0**FIRST
-    for k in range(len(plus)):
-        rest[left] = k
-        left += 0 if (value[k] > flat) & (value[k] * units > 0.2 * plus[k]) else 1
-    bits = value.view(np.int64)
-    for k in range(len(plus)):
-        i = np.uint64(min((bits[k] >> _SHIFT) - _BELOW, last))
-        share = (bits[k] & _REST) / (_REST + 1.0)
-        over, under = curves[i, 0], curves[i, 1]
-        arriving[k] = plus[k] * (over + share * (curves[i + one, 0] - over))
-        value[k] = arriving[k] - minus[k] * (under + share * (curves[i + one, 1] - under))
-    return left
+def _balanced(plus: Array, minus: Array, nodes: Array) -> tuple[Array, Array]:
+    """Currents of unit diodes where nodes balance, and f(V_DD - V) there.
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _newton(
-    plus: Array, minus: Array, value: Array, arriving: Array, chosen: NDArray[np.int32], scratch: Array,
-    units: float, nodes: Array, start: Array,
-) -> None:  # fmt: skip
-    """Settle chosen nodes with a step of Newton's method from the table's V.
-
-    Step by step for all of them, so that a processor has many of each to do at once.
+    `nodes` [V, 3] is f(V_DD - V), f(V) and I_diode.
     """
-    unit, one, row, table = 1.0 / units, np.uint64(1), np.uint64(SHARES + 1), start.ravel()
-    lowest, highest = 2.0**START_FIRST, 2.0 ** (START_FIRST + START_OCTAVES) * (1 - 1e-9)
-    p, m, total, share, between, at = scratch
-    bits, share_bits, index = total.view(np.uint64), share.view(np.uint64), np.empty(TILE, np.int32)
-    count = len(chosen)
-    for q in range(count):
-        k = np.uint64(chosen[q])
-        p[q], m[q] = plus[k] * unit, minus[k] * unit
-    for q in range(count):
-        s = p[q] + m[q]
-        s = s if s > lowest else lowest  # also where it is not a number
-        total[q] = s if s < highest else highest
-    for q in range(count):
-        share_bits[q] = (bits[q] & _START_REST) | _ONE
-    for q in range(count):
-        x = (p[q] - m[q]) / total[q]
-        y = (np.copysign(np.sqrt(abs(x)), x) + 1.0) * (SHARES / 2)
-        y = y if y > 0.0 else 0.0
-        y = y if y < SHARES - 1e-9 else SHARES - 1e-9
-        j = np.int32(y)
-        between[q] = y - j
-        octave = np.int32((bits[q] >> np.uint64(_START_SHIFT)) - np.uint64(_START_BELOW))
-        index[q] = octave * np.int32(SHARES + 1) + j
-    for q in range(count):
-        i = np.uint64(index[q])
-        low = table[i] + between[q] * (table[i + one] - table[i])
-        high = table[i + row] + between[q] * (table[i + row + one] - table[i + row])
-        at[q] = low + (share[q] - 1.0) * (1 << START_BITS) * (high - low)
-    for q in range(count):
-        point = at[q] if at[q] > 0.0 else 0.0
-        index[q] = np.int32(point if point < len(nodes) - 2 else len(nodes) - 2)
-    for q in range(count):
-        i = np.uint64(index[q])
-        here = p[q] * nodes[i, 0] - m[q] * nodes[i, 1] - nodes[i, 2]
-        there = p[q] * nodes[i + one, 0] - m[q] * nodes[i + one, 1] - nodes[i + one, 2]
-        share[q] = here / (here - there)
-    for q in range(count):
-        k, s = np.uint64(chosen[q]), share[q]
-        if not abs(s - 0.5) <= NEAR:
-            index[q], s = _balance(p[q], m[q], nodes, int(index[q]))
-        i = np.uint64(index[q])
-        value[k] = units * (nodes[i, 2] + s * (nodes[i + one, 2] - nodes[i, 2]))
-        arriving[k] = units * p[q] * (nodes[i, 0] + s * (nodes[i + one, 0] - nodes[i, 0]))
+    value, over = np.empty_like(plus), np.empty_like(plus)
+    for i in range(plus.shape[0]):
+        at = 0
+        for j in range(plus.shape[1]):
+            at, share = _balance(plus[i, j], minus[i, j], nodes, at)
+            value[i, j] = nodes[at, 2] + share * (nodes[at + 1, 2] - nodes[at, 2])
+            over[i, j] = nodes[at, 0] + share * (nodes[at + 1, 0] - nodes[at, 0])
+    return value, over
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -340,8 +323,6 @@ def _balance(p: float, m: float, nodes: Array, at: int) -> tuple[int, float]:
 
     Newton's method on the grid, within a shrinking bracket.
     """
-    if np.isnan(p) or np.isnan(m):
-        return 0, np.nan
     low, high = 0, len(nodes) - 2
     while True:
         here = p * nodes[at, 0] - m * nodes[at, 1] - nodes[at, 2]
@@ -354,15 +335,3 @@ def _balance(p: float, m: float, nodes: Array, at: int) -> tuple[int, float]:
             return at, min(max(here / (here - there), 0.0), 1.0) if here > there else 0.0
         following = at + int(np.floor(here / (here - there)))
         at = following if low <= following <= high else (low + high) // 2
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _starts(plus: Array, minus: Array, nodes: Array) -> Array:
-    """V in steps of the grid where nodes balance."""
-    found = np.empty_like(plus)
-    for i in range(plus.shape[0]):
-        at = 0
-        for j in range(plus.shape[1]):
-            at, share = _balance(plus[i, j], minus[i, j], nodes, at)
-            found[i, j] = at + share
-    return found

@@ -262,7 +262,7 @@ def node_capacitances(
     signals: Mapping[str, Signal], technology: Technology
 ) -> dict[str, tuple[Array, Array]]:
     """By stage, F at its diodes and at the diodes of its copies, [size] each."""
-    found = {}
+    found: dict[str, tuple[Array, Array]] = {}
     nets: dict[str, float] = {}
     for stage in signals.values():
         for load in stage.loads(signals, technology):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,7 +64,7 @@ class RawData:
         asked = self.names if names is None else tuple(names)
         return {name: np.interp(points, base, self[name][order]) for name in asked}
 
-    def average(self, name: str, of: Callable[[Floats], Floats] = np.positive) -> float:
+    def average(self, name: str, of: Callable[[Any], Any] = np.positive) -> float:
         """The time average of `of` a vector's values."""
         base = self.abscissa
         return float(np.trapezoid(of(self[name]), base) / (base[-1] - base[0]))

@@ -122,9 +122,10 @@ def test_behavioural_currents_are_those_of_ngspice(nominal: np.ndarray) -> None:
 
 
 def test_a_mirror_of_perfect_transistors_is_the_equation(ideal: Technology) -> None:
+    """To single precision, of currents up to 5 nA."""
     design = mirrors()
     design = replace(design, facts=design.facts.model_copy(update={"technology": ideal.name}))
-    np.testing.assert_allclose(flat(in_the_model(design)), flat(by_hand()), rtol=1e-8, atol=1e-17)
+    np.testing.assert_allclose(flat(in_the_model(design)), flat(by_hand()), rtol=5e-7, atol=1e-15)
 
 
 def parts() -> list[str]:

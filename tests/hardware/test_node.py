@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from cmru_hw.primitives.node import copied, mirrored, settle
+from cmru_hw.primitives.node import arrive, copied, mirrored, settle
 from cmru_hw.technology import Polarity, Technology, load_technology
 
 GENERIC = load_technology("generic180")
@@ -85,29 +85,29 @@ def test_a_node_settles_where_its_currents_balance(
     volts = brentq(
         lambda v: arriving(v) - minus * curve(technology, polarity, v) - carried(v), 0.0, supply, xtol=1e-13
     )
-    value, arrives = settle(technology, polarity, np.array([plus]), np.array([minus]), units)
-    assert arrives.item() == pytest.approx(arriving(volts), rel=3e-4)
-    assert value.item() == pytest.approx(carried(volts), rel=1e-2, abs=max(3e-4 * plus, 1e-15))
+    given = technology, polarity, np.array([plus]), np.array([minus]), units
+    assert arrive(*given).item() == pytest.approx(arriving(volts), rel=3e-4)
+    assert settle(*given).item() == pytest.approx(carried(volts), rel=1e-2, abs=max(3e-4 * plus, 1e-15))
 
 
 @pytest.mark.parametrize("polarity", ["n", "p"])
 def test_a_node_without_currents_is_off(polarity: Polarity) -> None:
     nothing = np.zeros(3)
-    value, arriving = settle(GENERIC, polarity, nothing, np.array([0.0, 1e-9, 1e-15]), 4)
-    assert np.array_equal([value, arriving], [nothing, nothing])
+    given = GENERIC, polarity, nothing, np.array([0.0, 1e-9, 1e-15]), 4
+    assert np.array_equal([settle(*given), arrive(*given)], [nothing, nothing])
     leak = GENERIC.leakage.of(polarity)
     assert 0 < mirrored(GENERIC, polarity, nothing, 1)[0] < 3 * leak
 
 
 def test_what_is_not_a_number_stays_so() -> None:
     nan = np.array([np.nan, 1e-9])
-    value, arriving = settle(GENERIC, "n", nan, nan[::-1].copy(), 4)
-    assert np.isnan([value, arriving]).all()
+    given = GENERIC, "n", nan, nan[::-1].copy(), 4
+    assert np.isnan([settle(*given), arrive(*given)]).all()
 
 
 def test_shapes_are_kept_and_broadcast() -> None:
     plus, minus = np.full((3, 1, 4), 2e-9), np.full((5, 4), 1e-9)
-    value, arriving = settle(GENERIC, "p", plus, minus, 4)
-    assert value.shape == arriving.shape == (3, 5, 4)
+    value = settle(GENERIC, "p", plus, minus, 4)
+    assert value.shape == arrive(GENERIC, "p", plus, minus, 4).shape == (3, 5, 4)
     assert np.ptp(value) == 0.0
     assert mirrored(GENERIC, "p", plus, 4).shape == plus.shape

@@ -55,27 +55,35 @@ def copied(technology: Technology, polarity: Polarity, current: Array, units: in
     return mirrored(technology, other, arrives, units)
 
 
-def settle(
-    technology: Technology, polarity: Polarity, plus: Array, minus: Array, units: int
-) -> tuple[Array, Array]:
+def settle(technology: Technology, polarity: Polarity, plus: Array, minus: Array, units: int) -> Array:
+    """Currents of the diodes."""
+    volts = settled(technology, polarity, plus, minus, units)
+    each = [units * carried(technology, polarity, one)[0] for one in volts.ravel()]
+    return np.reshape(each, volts.shape)
+
+
+def arrive(technology: Technology, polarity: Polarity, plus: Array, minus: Array, units: int) -> Array:
+    """What arrives."""
+    volts = settled(technology, polarity, plus, minus, units)
+    return plus * technology.saturation("p" if polarity == "n" else "n", technology.supply - volts)
+
+
+def settled(technology: Technology, polarity: Polarity, plus: Array, minus: Array, units: int) -> Array:
+    """V of the diodes at the nodes."""
     other: Polarity = "n" if polarity == "p" else "p"
     shape, supply = np.broadcast_shapes(plus.shape, minus.shape), technology.supply
-    value, arriving = np.empty(shape), np.empty(shape)
+    found = np.empty(shape)
     for at, (p, m) in enumerate(
         zip(*(np.broadcast_to(a, shape).ravel() for a in (plus, minus)), strict=True)
     ):
 
-        def arrives(volts: float, p: float = p) -> float:
-            return float(p * technology.saturation(other, np.array(supply - volts)))
-
         def over(volts: float, p: float = p, m: float = m) -> float:
+            arrives = p * float(technology.saturation(other, np.array(supply - volts)))
             taken = m * float(technology.saturation(polarity, np.array(volts)))
-            return arrives(volts, p) - taken - units * carried(technology, polarity, volts)[0]
+            return arrives - taken - units * carried(technology, polarity, volts)[0]
 
-        volts = brentq(over, 0.0, supply, xtol=1e-13) if over(0.0) > 0 else 0.0
-        value.flat[at] = units * carried(technology, polarity, volts)[0]
-        arriving.flat[at] = arrives(volts)
-    return value, arriving
+        found.flat[at] = brentq(over, 0.0, supply, xtol=1e-13) if over(0.0) > 0 else 0.0
+    return found
 
 
 @contextmanager
@@ -83,7 +91,7 @@ def by_the_equations() -> Iterator[None]:
     """Nodes and mirrors solved one by one, frames taken one at a time."""
     with (
         mock.patch.object(behavioral, "ROWS", 1),
-        mock.patch.multiple(mirror, settle=settle, mirrored=mirrored),
+        mock.patch.multiple(mirror, settle=settle, arrive=arrive, mirrored=mirrored),
         mock.patch.multiple(signal, mirrored=mirrored, copied=copied),
         mock.patch.object(latch_bank, "mirrored", mirrored),
     ):
