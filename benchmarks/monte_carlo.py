@@ -6,7 +6,7 @@
 Decisions of all chips for all inputs, the same equations (mirrors, nodes where they settle, latches) in
 turn, `--rounds` times: `chips`, as `robustness` does it, on all cores, and on one thread; JAX, jitted
 and vmapped over chips and inputs with a scan over frames, in float32 and in the best of three numbers of
-chips at a time, with the kernels' way of settling a node (`jax`) and with Newton's steps from a guess
+chips at a time, with the kernels' tables of nodes (`jax`) and with Newton's steps from a guess
 (`jax_newton`); and NumPy, a chip and a frame at a time, both ways, on a part of the chips. `plain` is JAX on
 the trained network's equations alone, relu(W x + b) and two thresholds: what the physics costs. Ratios are
 of medians. Then seconds over the number of chips, of frames and of inputs, and peak memory over chips.
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from cmru_hw.stimulus import Stimulus, make_stimulus
 from cmru_hw.technology import Polarity, Technology, load_technology
 from cmru_hw.variation import draw
 
+_OTHER: dict[Polarity, Polarity] = {"n": "p", "p": "n"}
 NEWTON = 6  # steps from a guess, enough for the decisions of the kernels
 
 
@@ -66,7 +67,9 @@ def problem(inputs: int, frames: int) -> tuple[Design, Stimulus]:
 def forward(
     xp: Any, design: Design, chip: dict[str, Any], x: dict[str, Any], states: dict[str, Any], steps: int
 ) -> Any:
-    """One frame: logits and new states; x by input stage, [..., n]. Nodes take so many steps of Newton's."""
+    """One frame: logits and new states; x by input stage, [..., n]. Nodes take so many steps of Newton's
+    method, or 0 and the kernels' table.
+    """
     technology, drives, values, after = design.technology, {}, dict(x), {}
     mirrored = {gate for stage in design.stages for gate in stage.mirrors()}
     for stage in design.stages:
@@ -99,7 +102,7 @@ def looked_up(xp: Any, known: node.Tables, current: Any, units: int, table: Any)
     scaled = xp.maximum(current / units, known.least)
     at = (xp.log2(scaled) - node.FIRST) * (1 << node.BITS)
     i = at.astype("int32")
-    table = xp.asarray(table)
+    table = xp.asarray(numbers(table))
     low = xp.take(table, i)
     return units * scaled * (low + (at - i) * (xp.take(table, i + 1) - low))
 
@@ -107,15 +110,16 @@ def looked_up(xp: Any, known: node.Tables, current: Any, units: int, table: Any)
 def settled(
     xp: Any, technology: Technology, polarity: Polarity, plus: Any, minus: Any, units: int, steps: int
 ) -> Any:
-    """The node's current by Newton's method on the grid.
+    """The node's current from the kernels' table, or by steps of Newton's method on a grid of V.
 
-    One step is enough from V of the kernels' table; more begin with V of a diode that carries what is left,
-    or of a transistor that has left saturation.
+    They begin with V of a diode that carries what is left, or of a transistor that has left saturation.
     """
-    known = node.tables(technology, polarity)
     plus, minus = plus / units, minus / units
-    at = from_table(xp, known, plus, minus) if steps == 1 else guessed(xp, technology, polarity, plus, minus)
-    curves, last = [xp.asarray(column) for column in known.nodes.T], len(known.nodes) - 2
+    if steps == 0:
+        return units * from_table(xp, node.tables(technology, polarity), plus, minus)
+    at = guessed(xp, technology, polarity, plus, minus)
+    columns = grid(technology.name, polarity)
+    curves, last = [xp.asarray(column) for column in columns], len(columns[0]) - 2
     for _ in range(steps):
         k = xp.clip(at.astype("int32"), 0, last)
         over, under, own = (xp.take(curve, k) for curve in curves)
@@ -127,17 +131,33 @@ def settled(
 
 
 def from_table(xp: Any, known: node.Tables, plus: Any, minus: Any) -> Any:
-    """V in steps of the grid, interpolated."""
-    total = xp.maximum(plus + minus, 1e-16)
+    """What a unit diode carries."""
+    total = xp.maximum(plus + minus, 1e-17)
     x = (plus - minus) / total
     y = (xp.sign(x) * xp.sqrt(xp.abs(x)) + 1.0) * (node.SHARES / 2)
-    at = (xp.log2(total) - node.START_FIRST) * (1 << node.START_BITS)
+    at = (xp.log2(total) - node.SUM_FIRST) * (1 << node.SUM_BITS)
     i, j = at.astype("int32"), xp.clip(y.astype("int32"), 0, node.SHARES - 1)
-    table, first = xp.asarray(known.start.ravel()), i * (node.SHARES + 1) + j
+    table, first = xp.asarray(numbers(known.soft).ravel()), i * (node.SHARES + 1) + j
     low = xp.take(table, first) + (y - j) * (xp.take(table, first + 1) - xp.take(table, first))
     first = first + node.SHARES + 1
     high = xp.take(table, first) + (y - j) * (xp.take(table, first + 1) - xp.take(table, first))
-    return low + (at - i) * (high - low)
+    return xp.maximum(plus - minus, 0.0) + plus * (low + (at - i) * (high - low))
+
+
+def numbers(table: node.Pairs) -> Any:
+    """A table's, without the steps beside them."""
+    return table.view(np.float32).reshape(*table.shape, 2)[..., 0]
+
+
+@lru_cache
+def grid(name: str, polarity: Polarity) -> list[Any]:
+    """f(V_DD - V), f(V) and what a unit diode of a technology carries (A), every `VOLTS`."""
+    technology, other = load_technology(name), _OTHER[polarity]
+    at = np.arange(0.0, technology.supply + node.VOLTS / 2, node.VOLTS)
+    over, under = technology.saturation(other, technology.supply - at), technology.saturation(polarity, at)
+    slope = technology.slope_factor.of(polarity) * technology.thermal_voltage
+    gate = 1e-9 * np.exp((at - technology.gate_voltage_at_1na.of(polarity)) / slope)
+    return [over, under, gate * under]
 
 
 def guessed(xp: Any, technology: Technology, polarity: Polarity, plus: Any, minus: Any) -> Any:
@@ -278,12 +298,12 @@ def main() -> None:
     for workers in (1, cores()):  # compiles, starts processes
         ours(design, stimulus, 2 * CHIPS_A_JOB, workers)
     expected = BehavioralModel(design, few).decisions(stimulus)
-    numpy = {"numpy": partial(naive, design, stimulus, few, 1),
+    numpy = {"numpy": partial(naive, design, stimulus, few, 0),
              "numpy_newton": partial(naive, design, stimulus, few, NEWTON)}  # fmt: skip
     agree = {way: float((run() == expected).mean()) for way, run in numpy.items()}
     shifts = draw(design, range(given.chips), 0)
     jax, best = {}, {}
-    for way, steps in (("jax", 1), ("jax_newton", NEWTON)):
+    for way, steps in (("jax", 0), ("jax_newton", NEWTON)):
         tried = {together: in_jax(design, stimulus, shifts, together, steps) for together in (10, 50, 250)}
         for together, run in tried.items():
             agree[f"{way}, {together} at a time"] = float((run()[:some] == expected).mean())

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from cmru_hw import __version__
-from cmru_hw.analysis.robustness import Lot, chip_accuracies
+from cmru_hw.analysis.robustness.lot import CHIPS_A_JOB, Lot, chip_accuracies
 from cmru_hw.design import Design
 from cmru_hw.farm import Farm
 from cmru_hw.mapping import MappingConfig, map_network
@@ -65,14 +65,17 @@ def processor_time() -> float:
 
 
 def behavioral_time(design: Design) -> float:
-    """Processor seconds of the behavioural model for a chip, an input and a frame, on one thread."""
-    x = np.random.default_rng(0).normal(0, 1, (16, 64, 8))
-    stimulus, labels = make_stimulus(x, 8, design.facts.frame_period), np.zeros(16, dtype=np.int64)
+    """Processor seconds of the behavioural model for a chip, an input and a frame, on one thread.
+
+    A job of `robustness`: drawn chips, of which each decides a hundred inputs.
+    """
+    x = np.random.default_rng(0).normal(0, 1, (100, 64, 8))
+    stimulus, labels = make_stimulus(x, 8, design.facts.frame_period), np.zeros(100, dtype=np.int64)
     lot = Lot(design, stimulus, labels, 0)
     chip_accuracies(lot, range(1), Farm(1))  # compiles
     began = processor_time()
-    chip_accuracies(lot, range(16), Farm(1))
-    return (processor_time() - began) / (16 * 16 * 64)
+    chip_accuracies(lot, range(CHIPS_A_JOB), Farm(1))
+    return (processor_time() - began) / (CHIPS_A_JOB * 100 * 64)
 
 
 def differences(design: Design, flat: Result, parted: Result) -> dict[str, object]:
