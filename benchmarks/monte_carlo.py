@@ -137,7 +137,7 @@ def from_table(xp: Any, known: node.Tables, plus: Any, minus: Any) -> Any:
     y = (xp.sign(x) * xp.sqrt(xp.abs(x)) + 1.0) * (node.SHARES / 2)
     at = (xp.log2(total) - node.SUM_FIRST) * (1 << node.SUM_BITS)
     i, j = at.astype("int32"), xp.clip(y.astype("int32"), 0, node.SHARES - 1)
-    table, first = xp.asarray(numbers(known.soft).ravel()), i * (node.SHARES + 1) + j
+    table, first = xp.asarray(numbers(known.besides).ravel()), i * (node.SHARES + 1) + j
     low = xp.take(table, first) + (y - j) * (xp.take(table, first + 1) - xp.take(table, first))
     first = first + node.SHARES + 1
     high = xp.take(table, first) + (y - j) * (xp.take(table, first + 1) - xp.take(table, first))
@@ -151,7 +151,7 @@ def numbers(table: node.Pairs) -> Any:
 
 @lru_cache
 def grid(name: str, polarity: Polarity) -> list[Any]:
-    """f(V_DD - V), f(V) and what a unit diode of a technology carries (A), every `VOLTS`."""
+    """f(V_DD - V), f(V) and what a unit diode carries (A), every `VOLTS`, of a card as it is."""
     technology, other = load_technology(name), _OTHER[polarity]
     at = np.arange(0.0, technology.supply + node.VOLTS / 2, node.VOLTS)
     over, under = technology.saturation(other, technology.supply - at), technology.saturation(polarity, at)
@@ -169,7 +169,7 @@ def guessed(xp: Any, technology: Technology, polarity: Polarity, plus: Any, minu
 
 
 def naive(design: Design, stimulus: Stimulus, shifts: dict[str, Any], steps: int) -> Any:
-    """Decisions, a chip and a frame at a time; nodes take so many steps of Newton's."""
+    """Decisions, a chip and a frame at a time; nodes as in `forward`."""
     encoded, found = design.encode(stimulus.x), []
     for chip in range(len(next(iter(shifts.values())))):
         own = {name: array[chip] for name, array in shifts.items()}

@@ -112,10 +112,10 @@ def chips(found: dict[str, Any]) -> str:
     ways = {
         "chips": "behavioural model, all cores",
         "one_thread": "one thread",
-        "jax": "JAX, nodes solved as the kernels solve them",
+        "jax": "JAX, nodes from the kernels' table",
         "jax_newton": "JAX, Newton's method from a formula's guess",
         "plain": "JAX, the trained network's equations alone",
-        "numpy": "NumPy, a chip and a frame at a time, nodes solved as the kernels solve them",
+        "numpy": "NumPy, a chip and a frame at a time, nodes from the kernels' table",
         "numpy_newton": "NumPy, Newton's method from a formula's guess",
     }
     alone = found.get("monte_carlo_one_core")
@@ -253,7 +253,7 @@ A copy reads each cache line that it then overwrites. Gradients of 8 MiB and mor
 `benchmarks/monte_carlo.py`: {carlo["chips"]} chips of a 13-4-4-2 FQ-BMRU network, {carlo["inputs"]} inputs, {carlo["frames"]} frames.
 
 {chips(found)}
-The same equations are mirrors with their output curves, nodes where they settle, and calibrated latches, vmapped, jitted and in float32 in JAX; all ways give the same decisions. The kernels find a node's voltage with one step of Newton's method from a table over its two sums; JAX with that table is {carlo["faster_than_jax"]:.1f} times slower, with six steps from a formula {carlo["faster_than_jax_newton"]:.1f} times; NumPy, a chip and a frame at a time, {carlo["faster_than_numpy"]:.0f} and {carlo["faster_than_numpy_newton"]:.0f} times. The equations take {carlo["slower_than_plain_jax"]:.0f} times as long as relu(W x + b) and two thresholds: that is what the agreement above costs. Peak memory, of the process and its workers, was {carlo["peak_mb"]["100"]:.0f} MB with 100 chips and {carlo["peak_mb"][str(carlo["chips"])]:.0f} MB with {carlo["chips"]}.
+The same equations are mirrors with their output curves, nodes where they settle, and calibrated latches, vmapped, jitted and in float32 in JAX; all ways give the same decisions. The kernels look a node's current up in a table over its two sums; JAX with that table is {carlo["faster_than_jax"]:.1f} times slower, with six steps from a formula {carlo["faster_than_jax_newton"]:.1f} times; NumPy, a chip and a frame at a time, {carlo["faster_than_numpy"]:.0f} and {carlo["faster_than_numpy_newton"]:.0f} times. The equations take {carlo["slower_than_plain_jax"]:.0f} times as long as relu(W x + b) and two thresholds: that is what the agreement above costs. Peak memory, of the process and its workers, was {carlo["peak_mb"]["100"]:.0f} MB with 100 chips and {carlo["peak_mb"][str(carlo["chips"])]:.0f} MB with {carlo["chips"]}.
 
 ## Many chips, many machines
 

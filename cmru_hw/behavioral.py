@@ -62,7 +62,7 @@ class BehavioralModel:
             for stage in design.stages
         }
         for name, states in design.named(stuck or {}).items():
-            self._currents[name] = {**self._currents[name], "stuck": states}
+            self._currents[name] = {**self._currents[name], "stuck": np.asarray(states, Single)}
             self._chips = max(self._chips, len(states))
 
     def thresholds(self, layer: int, values: Mapping[str, Array] | None = None) -> tuple[Array, Array]:

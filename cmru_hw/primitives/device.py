@@ -13,7 +13,7 @@ from cmru_hw.technology import Geometry, Polarity, Technology
 
 Array = NDArray[np.floating[Any]]
 Single = np.float32
-"""Of the currents in the behavioural model."""
+"""Of currents in the behavioural model; of integrators' states and of noise they are double."""
 Units = NDArray[np.int64]
 Shifts = Mapping[str, Array]
 """Threshold shift (V, positive = weaker) of every transistor by part, or of every chip's: [chips, ...].

@@ -93,7 +93,11 @@ def bank_geometry(technology: Technology) -> BankGeometry:
 )
 def _of_state(outputs: Array, state: float, lowest: float, step: float, found: Array) -> None:
     """What a state, of all from the lowest in equal steps, puts out."""
-    found[0] = outputs[int((state - lowest) / step + 0.5)]
+    count = (state - lowest) / step + 0.5
+    if np.isnan(count):
+        found[0] = count
+    else:
+        found[0] = outputs[int(min(max(count, 0.0), len(outputs) - 1.0))]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

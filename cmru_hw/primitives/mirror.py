@@ -193,13 +193,17 @@ class Mirror(Signal):
             sums[positive] = summed(currents["bias", positive], terms)
         return sums
 
+    def _nodes(
+        self, sums: Mapping[bool, Array], technology: Technology
+    ) -> tuple[Technology, Polarity, Array, Array, int]:
+        return technology, self.polarity, sums[True], sums[False], self.diode_units
+
     def noise_sources(
         self, frame: Frame, currents: Mapping[tuple[str, bool], Array]
     ) -> tuple[Array | float, Spectrum | None, Array | float]:
         """Every mirror's own noise, a bias's reference, and what the sources' gates bring with them."""
         technology, sums = frame.technology, self._sums(frame.drives, currents)
-        node = technology, self.polarity, sums[True], sums[False], self.diode_units
-        value, arriving = settle(*node), arrive(*node)
+        value, arriving = (of(*self._nodes(sums, technology)) for of in (settle, arrive))
         made = shot(arriving, self.other, technology) + shot(arriving - value, self.polarity, technology)
         arrives = Spectrum(np.zeros(self.size), np.zeros(self.size))
         for positive in (True, False):
@@ -241,11 +245,11 @@ class Mirror(Signal):
 
         A node whose sums cancel is not off: where it settles, the side that takes has left saturation.
         """
-        technology, sums = frame.technology, self._sums(frame.drives, currents)
-        node = technology, self.polarity, sums[True], sums[False], self.diode_units
-        frame.values[self.name] = value = settle(*node)
+        sums = self._sums(frame.drives, currents)
+        frame.values[self.name] = value = settle(*self._nodes(sums, frame.technology))
         if frame.metered:
-            frame.drawn[self.name] = self.supply_current(value, arrive(*node))
+            arriving = arrive(*self._nodes(sums, frame.technology))
+            frame.drawn[self.name] = self.supply_current(value, arriving)
 
     @property
     def bias_current(self) -> float:

@@ -26,31 +26,34 @@ from cmru_hw.primitives.device import Array, Single
 from cmru_hw.technology import Polarity, Technology
 
 FIRST, OCTAVES, BITS = -64, 44, 6  # of a diode's current: from 5.4e-20 A to 9.5e-7 A
-SUM_FIRST, SUM_OCTAVES, SUM_BITS = -60, 46, 3  # of sum+ + sum-: from 8.7e-19 A to 6.1e-5 A
-SHARES = 256  # parts of the root of (sum+ - sum-) / (sum+ + sum-), with its sign from -1 to 1
+SUM_FIRST, SUM_OCTAVES, SUM_BITS = -60, 40, 3  # of sum+ + sum-: from 8.7e-19 A to 9.5e-7 A
+SHARES = 320  # parts of the root of (sum+ - sum-) / (sum+ + sum-), with its sign from -1 to 1
 LEAST = 1e-6  # V of a diode; nothing is told apart below
-VOLTS = 5e-4  # V between the points where a node's balance is looked for
+VOLTS = 1e-4  # V between the points where a node's balance is looked for
 TILE = 512  # currents that are looked up together
 
 _EXPONENT, _FRACTION = 127, 23  # of a float32: its bias, and the bits that follow
+_MAGNITUDE = 0x7FFFFFFF  # all but its sign, which what is not a number can have
 
 
 Pairs = NDArray[np.int64]
-"""Two numbers of single precision side by side, as they are fetched: a table's, and the step to its next."""
+"""A table's numbers, each in the first half of 64 bits, with the step to the next in the second: two floats
+of single precision that are fetched at once.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
     """Of one polarity. `raised` and `copied` [current] multiply a diode's current.
 
-    `soft` and `arriving` [sum, share] multiply a node's sum+, and say what its diode carries besides
+    `besides` and `arriving` [sum, share] multiply a node's sum+: what its diode carries besides
     relu(sum+ - sum-), and what of sum+ arrives.
     """
 
     raised: Pairs  # what transistors on its gate carry where f is 1
     copied: Pairs  # what those on its copy's gate do
     least: float  # A; a diode without a current still leaks
-    soft: Pairs
+    besides: Pairs
     arriving: Pairs
 
 
@@ -64,7 +67,7 @@ def tables(technology: Technology, polarity: Polarity) -> Tables:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _tables(
     polarity: Polarity, supply: float, thermal: float, n: tuple[float, float], p: tuple[float, float],
     volts: tuple[float, ...], curve_n: tuple[float, ...], curve_p: tuple[float, ...],
@@ -104,7 +107,7 @@ def _tables(
     under = curve(polarity, grid)
     nodes = np.stack([curve(other, supply - grid), under, gate_current(polarity, grid) * under], axis=-1)
     roots = np.linspace(-1, 1, SHARES + 1)
-    # Where nothing is mirrored into a node the share of it that the diode would carry is that of a little.
+    # Where sum+ is 0, what the diode would carry of it is that of a sum+ of a thousandth.
     shares = np.maximum(roots * np.abs(roots), 1e-3 - 1)
     sums = _grid(SUM_FIRST, SUM_OCTAVES, SUM_BITS)[:, None]
     plus, minus = sums * (1 + shares) / 2, sums * (1 - shares) / 2
@@ -113,7 +116,7 @@ def _tables(
         raised=_paired(native / floored),
         copied=_paired(copy * raised(other, copy) / floored),
         least=least(polarity),
-        soft=_paired((value - np.maximum(plus - minus, 0.0)) / plus),
+        besides=_paired((value - np.maximum(plus - minus, 0.0)) / plus),
         arriving=_paired(over),
     )
 
@@ -180,20 +183,20 @@ def settle(technology: Technology, polarity: Polarity, plus: Array, minus: Array
 
     `plus` and `minus` are what is mirrored into and out of a node where the curves are 1.
     """
-    return _node(plus, minus, units, 1.0, tables(technology, polarity).soft)
+    return _node(plus, minus, units, True, tables(technology, polarity).besides)
 
 
 def arrive(technology: Technology, polarity: Polarity, plus: Array, minus: Array, units: int) -> Array:
     """What is left of `plus` (A) where such nodes have settled."""
-    return _node(plus, minus, units, 0.0, tables(technology, polarity).arriving)
+    return _node(plus, minus, units, False, tables(technology, polarity).arriving)
 
 
-def _node(plus: Array, minus: Array, units: int, ideal: float, table: Pairs) -> Array:
+def _node(plus: Array, minus: Array, units: int, relu: bool, table: Pairs) -> Array:
     shape = np.broadcast_shapes(plus.shape, minus.shape)
     like = _in_memory(np.broadcast_to(plus if plus.shape == shape else minus, shape))
     found = np.empty_like(like)
     p, m = (one if _lies_as(one, like) else _laid_out(one, like) for one in (plus, minus))
-    _looked_up(p.ravel(order="K"), m.ravel(order="K"), found.ravel(order="K"), units, ideal, table)
+    _looked_up(p.ravel(order="K"), m.ravel(order="K"), found.ravel(order="K"), float(units), relu, table)
     return found
 
 
@@ -253,7 +256,7 @@ def _times(current: Array, found: Array, units: float, least: float, table: Pair
             each = given[k] * unit
             made[k] = each if not each < floor else floor
         for k in range(len(given)):
-            index[k] = min(np.int32((bits[k] >> shift) - below), last)
+            index[k] = min(np.int32(((bits[k] & _MAGNITUDE) >> shift) - below), last)
             share[k] = Single(bits[k] & rest) * part
         for k in range(len(given)):
             pair[k] = table[np.uint64(index[k])]
@@ -262,11 +265,11 @@ def _times(current: Array, found: Array, units: float, least: float, table: Pair
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _looked_up(plus: Array, minus: Array, found: Array, units: float, ideal: float, table: Pairs) -> None:
-    """`ideal` times relu(plus - minus), and `plus` times what the table [sum, share] says of both sums."""
-    unit, zero, one, tiny, whole = Single(1 / units), Single(0), Single(1), Single(1e-37), Single(ideal)
+def _looked_up(plus: Array, minus: Array, found: Array, units: float, relu: bool, table: Pairs) -> None:
+    """`plus` times what the table [sum, share] says of both sums, and relu(plus - minus) if asked for."""
+    unit, zero, one, tiny, more = Single(1 / units), Single(0), Single(1), Single(1e-37), Single(relu)
     lowest, highest = Single(2.0**SUM_FIRST), Single(2.0 ** (SUM_FIRST + SUM_OCTAVES) * (1 - 1e-6))
-    row, half, last = np.int32(SHARES + 1), Single(SHARES / 2), Single(SHARES - 1e-4)
+    row, half, last = np.int32(SHARES + 1), Single(SHARES / 2), np.int32(SHARES - 1)
     below, down, flat = np.int32((_EXPONENT + SUM_FIRST) << SUM_BITS), np.uint64(SHARES + 1), table.ravel()
     shift, rest = _FRACTION - SUM_BITS, (1 << _FRACTION - SUM_BITS) - 1
     part = Single(2.0 ** (SUM_BITS - _FRACTION))
@@ -284,9 +287,8 @@ def _looked_up(plus: Array, minus: Array, found: Array, units: float, ideal: flo
             total[k] = each if each < highest else highest
         for k in range(len(p)):
             at = (np.copysign(np.sqrt(abs(x[k])), x[k]) + one) * half
-            at = at if at > zero else zero
-            at = at if at < last else last
-            j = np.int32(at)
+            at = at if at > zero else zero  # also where it is not a number
+            j = min(np.int32(at), last)
             y[k] = at - Single(j)
             index[k] = ((bits[k] >> shift) - below) * row + j
             x[k] = Single(bits[k] & rest) * part
@@ -298,7 +300,7 @@ def _looked_up(plus: Array, minus: Array, found: Array, units: float, ideal: flo
             upper = high[2 * k] + y[k] * high[2 * k + 1]
             alone = p[k] - m[k]
             alone = alone if not alone < zero else zero
-            f[k] = whole * alone + p[k] * (lower + x[k] * (upper - lower))
+            f[k] = more * alone + p[k] * (lower + x[k] * (upper - lower))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -46,8 +46,8 @@ def ideal(technologies: Path) -> Technology:
     shutil.copytree(technologies / "generic180", folder)
     card = yaml.safe_load((folder / "card.yaml").read_text())
     card |= {"name": "ideal180", "output_curve": {"volts": [0.1, 1.0], "n": [1.0, 1.0], "p": [1.0, 1.0]}}
-    card["slope_factor"] = {"n": 1.0, "p": 1.0}
-    card["gate_voltage_at_1na"] = {"n": 0.68, "p": 0.68}  # leaks 4e-21 A at V_GS = 0, can carry 100 nA
+    card["slope_factor"] = {"n": 1.0, "p": 1.0}  # steep, so that a diode leaks little and can carry much:
+    card["gate_voltage_at_1na"] = {"n": 0.68, "p": 0.68}  # 4e-21 A at V_GS = 0, 100 nA at the supply
     card["cells"]["integrator"]["droop"] = [[27.0, 1e-12]]
     for copying in card["cells"]["integrator"]["copying"]:
         exact = {"up": 1.0, "down": 1.0, "error": [0.0, 0.0, 0.0], "start": 0.0, "low": -1.0, "high": 1.0}
