@@ -197,6 +197,16 @@ def test_a_single_latch_keeps_the_last_sign() -> None:
     np.testing.assert_allclose(output, [[0.0, 0.4 * NANO]], rtol=0.02)
 
 
+def test_states_that_a_bank_cannot_have_put_out_no_other_current() -> None:
+    """The nearest state's, and nothing that is a number for what is not one."""
+    row = bank()
+    currents = row.currents({}, {}, GENERIC)
+    beyond = np.array([[1e4, -1e4], [row.levels + 1, -row.levels - 1], [np.nan, np.nan]])
+    found = row.output(beyond, currents)
+    np.testing.assert_array_equal(found[:2], row.output(np.tile([row.levels, -row.levels], (2, 1)), currents))
+    assert np.isnan(found[2]).all()
+
+
 def test_output_steps_follow_each_mirror_of_each_chip() -> None:
     row = bank()
     shapes = {name: array.units.shape for name, array in row.devices(GENERIC).items()}
