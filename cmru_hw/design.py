@@ -126,7 +126,8 @@ class Design:
             "supply": facts.supply if supply is None else supply,
             "corner": facts.corner if corner is None else corner,
         }
-        found = replace(self, facts=facts.model_copy(update=changes))
+        there = facts.model_copy(update=changes)
+        found = self if there == facts else replace(self, facts=there)
         for memory in found.memories:
             memory.check_measured(found.technology)
         return found

@@ -43,8 +43,6 @@ class Lot:
 
     def at(self, celsius: float | None = None, supply: float | None = None, corner: str | None = None) -> Lot:
         """The same chips at another temperature (degrees Celsius), supply (V) or corner."""
-        if celsius is supply is corner is None:
-            return self
         return replace(self, design=self.design.at(celsius, supply, corner))
 
     def batches(self, numbers: range) -> Iterator[range]:
